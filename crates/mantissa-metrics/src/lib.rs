@@ -1,0 +1,1 @@
+//! One-pass statistics of tensors, distribution fits and quantization-error metrics.

@@ -1,0 +1,1 @@
+//! Scales, quantized operands and products of quantized operands.

@@ -1,0 +1,1 @@
+//! Metric-driven mixed-precision training for Burn.
