@@ -1,0 +1,1 @@
+//! What a pair of numerics does to a measured product.
