@@ -1,0 +1,114 @@
+//! Counter-based random bits: the bits of an element are a pure function of (seed, stream, element index).
+//!
+//! The generator is Philox4x32 with seven rounds (Salmon, Moraes, Dror, Shaw: *Parallel random numbers: as easy as 1, 2, 3*,
+//! SC 2011), the fewest rounds that pass BigCrush there.
+
+/// Multipliers of the two halves of the counter (Salmon et al. 2011, table 2 and Random123's `philox.h`).
+const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
+/// What the key grows by each round: the golden ratio and the square root of three less one, as 32-bit fractions.
+const KEY_STEPS: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
+const ROUNDS: usize = 7;
+
+/// Counters drawn side by side, so that a vector unit of up to 512 bits needs no transposition.
+pub(crate) const LANES: usize = 16;
+/// Elements served by one counter of every lane, at four words each.
+pub(crate) const BLOCK: usize = 4 * LANES;
+
+/// A stream of random bits, 32 for each element index. Copying it is free and reading it changes nothing, so any thread may ask
+/// for any element in any order.
+///
+/// ```
+/// use mantissa_formats::RandomBits;
+///
+/// let random = RandomBits::new(7, 0);
+/// let mut bits = [0; 100];
+/// random.fill(40, &mut bits);
+/// assert_eq!(bits[2], random.at(42));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RandomBits {
+    seed: u64,
+    stream: u64,
+}
+
+impl RandomBits {
+    /// For roundings that read no random bits.
+    pub const NONE: Self = Self { seed: 0, stream: 0 };
+
+    /// The stream numbered `stream` of the seed. Streams of one seed, and seeds, are independent of each other.
+    pub const fn new(seed: u64, stream: u64) -> Self {
+        Self { seed, stream }
+    }
+
+    /// The 32 random bits of the element at `index`.
+    pub const fn at(&self, index: u64) -> u32 {
+        let (block, within) = (index / BLOCK as u64, (index % BLOCK as u64) as usize);
+        let (lane, word) = (within % LANES, within / LANES);
+        philox(self.counter(block * LANES as u64 + lane as u64), self.key())[word]
+    }
+
+    /// Writes the random bits of the elements from `start` on.
+    pub fn fill(&self, start: u64, out: &mut [u32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = self.at(start + i as u64);
+        }
+    }
+
+    const fn key(&self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
+    }
+
+    const fn counter(&self, draw: u64) -> [u32; 4] {
+        [
+            draw as u32,
+            (draw >> 32) as u32,
+            self.stream as u32,
+            (self.stream >> 32) as u32,
+        ]
+    }
+}
+
+const fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    let mut round = 0;
+    while round < ROUNDS {
+        let even = MULTIPLIERS[0] as u64 * counter[0] as u64;
+        let odd = MULTIPLIERS[1] as u64 * counter[2] as u64;
+        counter = [
+            (odd >> 32) as u32 ^ counter[1] ^ key[0],
+            odd as u32,
+            (even >> 32) as u32 ^ counter[3] ^ key[1],
+            even as u32,
+        ];
+        key = [
+            key[0].wrapping_add(KEY_STEPS[0]),
+            key[1].wrapping_add(KEY_STEPS[1]),
+        ];
+        round += 1;
+    }
+    counter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Random123's `kat_vectors`, the lines of `philox4x32 7`.
+    #[test]
+    fn known_answers() {
+        assert_eq!(
+            philox([0; 4], [0; 2]),
+            [0x5f6f_b709, 0x0d89_3f64, 0x4f12_1f81, 0x4f73_0a48]
+        );
+        assert_eq!(
+            philox([!0; 4], [!0; 2]),
+            [0x5207_ddc2, 0x4516_5e59, 0x4d8e_e751, 0x8c52_f662]
+        );
+        assert_eq!(
+            philox(
+                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
+                [0xa409_3822, 0x299f_31d0]
+            ),
+            [0x4dfc_caba, 0x190a_87f0, 0xc473_62ba, 0xb6b5_242a]
+        );
+    }
+}
