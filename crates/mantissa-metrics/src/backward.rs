@@ -1,22 +1,27 @@
 //! What the numerics of two operands do to their product.
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Numerics, Operand};
+use mantissa_quant::{Numerics, Operand, product};
 use serde::{Deserialize, Serialize};
 
-use crate::Interval;
+use crate::{Interval, quantile_interval};
 
-/// Distribution of the element-wise backward error of a product.
+/// Distribution of the backward error of a product over its elements.
+///
+/// The backward error of an element is `|LR − Q(L,R)| / (|L||R|)` (Rasquinha and Tabak 2024, arXiv 2408.02897, section IV-A):
+/// LR the exact product, Q(L,R) the product of the quantized operands, and |L||R| the product of the matrices of absolute
+/// values, so that an element that is small by cancellation is not blamed on the numerics.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackwardError {
     /// Elements of the product that were compared.
     pub count: u64,
-    /// Elements left out: a zero denominator, or an exact product that is not finite.
+    /// Elements left out: all their factors have a zero, or the exact product is not finite.
     pub excluded: u64,
-    /// Median.
+    /// Median. An element of Q(L,R) that is not finite counts as an infinite error, here and below.
     #[serde(with = "crate::serial::unbounded")]
     pub median: f64,
-    /// 95 % confidence interval of the median; `None` if too few elements.
+    /// 95 % confidence interval of the median, as if each row of the smaller operand were one draw: the elements of a
+    /// product share rows, and this is the most cautious reading. `None` for fewer than 6 rows.
     pub median_interval: Option<Interval>,
     /// 95th percentile.
     #[serde(with = "crate::serial::unbounded")]
@@ -30,36 +35,105 @@ pub struct BackwardError {
 }
 
 impl BackwardError {
-    /// Summary of element-wise errors, of which `independent` count as independent draws (for a product of an M-row
-    /// and an N-row operand: the smaller of M and N). `None` without errors.
-    pub fn from_errors(errors: Vec<f64>, independent: usize, excluded: u64) -> Option<Self> {
-        let _ = (errors, independent, excluded);
-        todo!()
+    /// Summary of the errors of single elements, for example of several products together.
+    ///
+    /// `independent` of them count as independent draws in the confidence interval: for one product, the rows of the
+    /// smaller operand. `excluded` is passed through. `None` without errors.
+    pub fn from_errors(mut errors: Vec<f64>, independent: usize, excluded: u64) -> Option<Self> {
+        if errors.is_empty() {
+            return None;
+        }
+        errors.sort_unstable_by(f64::total_cmp);
+        Some(Self {
+            count: errors.len() as u64,
+            excluded,
+            median: quantile(&errors, 0.5),
+            median_interval: quantile_interval(&errors, 0.5, independent, 0.95),
+            p95: quantile(&errors, 0.95),
+            p99: quantile(&errors, 0.99),
+            mean: errors.iter().sum::<f64>() / errors.len() as f64,
+        })
     }
 }
 
-/// The exact product of two operands, computed once and compared with many numerics.
+/// The exact product of two operands, computed once to be compared with many numerics.
+#[derive(Clone, Debug)]
 pub struct ExactProduct<'a> {
     lhs: Operand<'a>,
     rhs: Operand<'a>,
+    /// LR, `[batch, m, n]` row-major.
     product: Vec<f64>,
+    /// |L||R|, likewise.
     magnitude: Vec<f64>,
 }
 
 impl<'a> ExactProduct<'a> {
-    /// Multiplies in f64.
+    /// Multiplies in f64, where products of two f32 are exact and only their sum rounds.
+    ///
+    /// # Panics
+    /// If the operands differ in batch or depth, or reach outside their data.
     pub fn new(lhs: &Operand<'a>, rhs: &Operand<'a>) -> Self {
-        let _ = (lhs, rhs);
-        todo!()
+        assert_eq!(
+            (lhs.batch(), lhs.depth),
+            (rhs.batch(), rhs.depth),
+            "batch and depth of the operands of a product"
+        );
+        let elements = lhs.batch() * lhs.outer * rhs.outer;
+        let (mut products, mut magnitudes) =
+            (Vec::with_capacity(elements), Vec::with_capacity(elements));
+        let arch = pulp::Arch::new();
+        for matrix in 0..lhs.batch() {
+            let (l, r) = (
+                Rows::pack(lhs, matrix, 1),
+                Rows::pack(rhs, matrix, TOGETHER),
+            );
+            arch.dispatch(|| {
+                for row in l.values.chunks_exact(l.depth) {
+                    let start = products.len();
+                    for columns in r.values.chunks_exact(r.depth * TOGETHER) {
+                        let (product, magnitude) = dots(row, columns);
+                        products.extend(product);
+                        magnitudes.extend(magnitude);
+                    }
+                    // The rows that padding added.
+                    products.truncate(start + rhs.outer);
+                    magnitudes.truncate(start + rhs.outer);
+                }
+            });
+        }
+        Self {
+            lhs: *lhs,
+            rhs: *rhs,
+            product: products,
+            magnitude: magnitudes,
+        }
     }
 
-    /// Element-wise backward errors of another result for the same product, `[batch, m, n]` row-major; elements without a denominator left out.
+    /// Backward errors of the elements of another result for the same product, `[batch, m, n]` row-major. Elements that
+    /// have no backward error (all their factors have a zero, or the exact product is not finite) are left out.
+    ///
+    /// # Panics
+    /// If the result has another number of elements.
     pub fn errors_of(&self, result: &[f32]) -> Vec<f64> {
-        let _ = (result, &self.lhs, &self.rhs, &self.product, &self.magnitude);
-        todo!()
+        assert_eq!(result.len(), self.product.len(), "elements of the product");
+        let exact = self.product.iter().zip(&self.magnitude);
+        let defined = exact
+            .zip(result)
+            .filter(|((product, magnitude), _)| product.is_finite() && **magnitude > 0.0);
+        defined
+            .map(|((product, magnitude), &result)| {
+                if result.is_finite() {
+                    (product - f64::from(result)).abs() / magnitude
+                } else {
+                    f64::INFINITY
+                }
+            })
+            .collect()
     }
 
-    /// Backward error of the product in these numerics; `None` if no element has a denominator.
+    /// Backward error of the product in these numerics; `None` if no element has one.
+    ///
+    /// The random bits are read only by numerics that round stochastically.
     pub fn backward_error(
         &self,
         lhs_numerics: &Numerics,
@@ -67,12 +141,31 @@ impl<'a> ExactProduct<'a> {
         rhs_numerics: &Numerics,
         rhs_random: RandomBits,
     ) -> Option<BackwardError> {
-        let _ = (lhs_numerics, lhs_random, rhs_numerics, rhs_random);
-        todo!()
+        let mut result = vec![0.0; self.product.len()];
+        product(
+            &self.lhs,
+            lhs_numerics,
+            lhs_random,
+            &self.rhs,
+            rhs_numerics,
+            rhs_random,
+            &mut result,
+        );
+        let errors = self.errors_of(&result);
+        let excluded = (result.len() - errors.len()) as u64;
+        BackwardError::from_errors(
+            errors,
+            self.lhs.batch() * self.lhs.outer.min(self.rhs.outer),
+            excluded,
+        )
     }
 }
 
-/// Backward error of one product; see [`ExactProduct`] for several numerics of the same operands. `None` if no element has a denominator.
+/// Backward error of one product; [`ExactProduct`] compares several numerics of the same operands. `None` if no element
+/// has a backward error, as in a product of zeros.
+///
+/// # Panics
+/// If the operands differ in batch or depth, or reach outside their data.
 pub fn backward_error(
     lhs: &Operand,
     lhs_numerics: &Numerics,
@@ -82,4 +175,108 @@ pub fn backward_error(
     rhs_random: RandomBits,
 ) -> Option<BackwardError> {
     ExactProduct::new(lhs, rhs).backward_error(lhs_numerics, lhs_random, rhs_numerics, rhs_random)
+}
+
+/// Accumulators of one dot product; fixed, so that every machine adds in the same order.
+const LANES: usize = 8;
+/// Rows of the right operand that are multiplied in one pass over a row of the left one.
+const TOGETHER: usize = 4;
+
+/// One matrix of an operand as rows of f64 along the contraction, padded with zeros.
+struct Rows {
+    values: Vec<f64>,
+    /// Length of a row: a multiple of [`LANES`], at least one.
+    depth: usize,
+}
+
+impl Rows {
+    fn pack(operand: &Operand, matrix: usize, outer_multiple: usize) -> Self {
+        let depth = operand.depth.next_multiple_of(LANES).max(LANES);
+        let mut values = vec![0.0; operand.outer.next_multiple_of(outer_multiple) * depth];
+        for (outer, row) in values
+            .chunks_exact_mut(depth)
+            .enumerate()
+            .take(operand.outer)
+        {
+            for (k, value) in row.iter_mut().enumerate().take(operand.depth) {
+                *value = f64::from(operand.at(matrix, outer, k));
+            }
+        }
+        Self { values, depth }
+    }
+}
+
+/// Dot products of a row with [`TOGETHER`] rows that lie one after the other, and those of their absolute values.
+#[inline(always)]
+fn dots(row: &[f64], columns: &[f64]) -> ([f64; TOGETHER], [f64; TOGETHER]) {
+    let (row, _) = row.as_chunks::<LANES>();
+    let (columns, _) = columns.as_chunks::<LANES>();
+    let columns: [&[[f64; LANES]]; TOGETHER] =
+        std::array::from_fn(|c| &columns[c * row.len()..(c + 1) * row.len()]);
+    let (mut sums, mut magnitudes) = ([[0.0; LANES]; TOGETHER], [[0.0; LANES]; TOGETHER]);
+    for (k, left) in row.iter().enumerate() {
+        for c in 0..TOGETHER {
+            let right = &columns[c][k];
+            for lane in 0..LANES {
+                let product = left[lane] * right[lane];
+                sums[c][lane] += product;
+                magnitudes[c][lane] += product.abs();
+            }
+        }
+    }
+    (
+        sums.map(|lanes| lanes.iter().sum()),
+        magnitudes.map(|lanes| lanes.iter().sum()),
+    )
+}
+
+/// Quantile by linear interpolation between order statistics (Hyndman and Fan's type 7). `sorted` is not empty.
+fn quantile(sorted: &[f64], p: f64) -> f64 {
+    let place = p * (sorted.len() - 1) as f64;
+    let low = place as usize;
+    let (a, b) = (sorted[low], sorted[(low + 1).min(sorted.len() - 1)]);
+    // Between equal values there is nothing to interpolate, and infinities must not meet in a difference.
+    if a == b || place == low as f64 {
+        a
+    } else {
+        a + (b - a) * (place - low as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_interpolate_and_survive_infinities() {
+        assert_eq!(quantile(&[1.0, 2.0, 4.0, 8.0], 0.5), 3.0);
+        assert_eq!(quantile(&[1.0, 2.0, f64::INFINITY], 0.5), 2.0);
+        assert_eq!(
+            quantile(&[1.0, f64::INFINITY, f64::INFINITY], 0.99),
+            f64::INFINITY
+        );
+        assert_eq!(quantile(&[7.0], 0.99), 7.0);
+    }
+
+    #[test]
+    fn the_exact_product_equals_a_plain_loop() {
+        let values = crate::sample::student_t(3.0, RandomBits::new(5, 0), 2 * 5 * 13 + 2 * 7 * 13);
+        let (l, r) = values.split_at(2 * 5 * 13);
+        let lhs = Operand::new(l, &[0, 65], [5, 13], [1, 5]).unwrap();
+        let rhs = Operand::new(r, &[91, 0], [7, 13], [13, 1]).unwrap();
+        let exact = ExactProduct::new(&lhs, &rhs);
+        assert_eq!(exact.product.len(), 2 * 5 * 7);
+        for (i, (&product, &magnitude)) in exact.product.iter().zip(&exact.magnitude).enumerate() {
+            let (b, m, n) = (i / 35, i / 7 % 5, i % 7);
+            let terms = (0..13).map(|k| f64::from(lhs.at(b, m, k)) * f64::from(rhs.at(b, n, k)));
+            assert!(
+                (product - terms.clone().sum::<f64>()).abs() <= 1e-14 * magnitude,
+                "{i}"
+            );
+            assert!(
+                (magnitude - terms.map(f64::abs).sum::<f64>()).abs() <= 1e-14 * magnitude,
+                "{i}"
+            );
+        }
+    }
 }

@@ -10,6 +10,12 @@ const LOWEST: i32 = -149;
 const HIGHEST: i32 = 127;
 /// Number of exponents between the two.
 const BINS: usize = (HIGHEST - LOWEST + 1) as usize;
+/// Bin of the smallest normal f32, 2^-126.
+const SMALLEST_NORMAL: usize = (-126 - LOWEST) as usize;
+/// Explicit mantissa bits of an f32.
+const MANTISSA_MASK: u32 = 0x007f_ffff;
+/// Elements counted together, few enough for 32-bit counters and for a second look while they are cached.
+const CHUNK: usize = 8192;
 
 /// Elements per exponent `floor(log2 |x|)`, from −149 (the smallest f32 subnormal) to 127.
 ///
@@ -35,7 +41,11 @@ pub struct ExponentHistogram {
 
 impl Default for ExponentHistogram {
     fn default() -> Self {
-        Self { bins: vec![0; BINS], zeros: 0, non_finite: 0 }
+        Self {
+            bins: vec![0; BINS],
+            zeros: 0,
+            non_finite: 0,
+        }
     }
 }
 
@@ -49,22 +59,61 @@ impl ExponentHistogram {
 
     /// Adds the elements of a slice.
     pub fn push(&mut self, values: &[f32]) {
-        let _ = values;
-        todo!()
+        for chunk in values.chunks(CHUNK) {
+            self.push_chunk(chunk);
+        }
+    }
+
+    fn push_chunk(&mut self, chunk: &[f32]) {
+        // Neighbouring elements often share an exponent; four tables in turn keep an increment from waiting for the
+        // previous one of the same counter.
+        let mut tables = [[0u32; 256]; 4];
+        let (quads, rest) = chunk.as_chunks::<4>();
+        for quad in quads {
+            for (table, &x) in tables.iter_mut().zip(quad) {
+                table[exponent_field(x)] += 1;
+            }
+        }
+        for &x in rest {
+            tables[0][exponent_field(x)] += 1;
+        }
+        let count = |field: usize| {
+            tables
+                .iter()
+                .map(|table| u64::from(table[field]))
+                .sum::<u64>()
+        };
+        for field in 1..=254 {
+            self.bins[field + SMALLEST_NORMAL - 1] += count(field);
+        }
+        self.non_finite += count(255);
+        if count(0) > 0 {
+            for &x in chunk.iter().filter(|&&x| exponent_field(x) == 0) {
+                match x.to_bits() & MANTISSA_MASK {
+                    0 => self.zeros += 1,
+                    // The value is mantissa x 2^-149, so the bin is the position of the leading one.
+                    mantissa => self.bins[mantissa.ilog2() as usize] += 1,
+                }
+            }
+        }
     }
 
     /// Adds the elements that `other` has seen.
     pub fn merge(&mut self, other: &ExponentHistogram) {
         for (bin, count) in self.bins.iter_mut().zip(&other.bins) {
-            *bin += count;
+            *bin = bin.saturating_add(*count);
         }
-        self.zeros += other.zeros;
-        self.non_finite += other.non_finite;
+        self.zeros = self.zeros.saturating_add(other.zeros);
+        self.non_finite = self.non_finite.saturating_add(other.non_finite);
     }
 
     /// Elements with this exponent; 0 outside −149..=127.
     pub fn at(&self, exponent: i32) -> u64 {
-        if (LOWEST..=HIGHEST).contains(&exponent) { self.bins[(exponent - LOWEST) as usize] } else { 0 }
+        if (LOWEST..=HIGHEST).contains(&exponent) {
+            self.bins[(exponent - LOWEST) as usize]
+        } else {
+            0
+        }
     }
 
     /// Elements equal to zero.
@@ -79,12 +128,19 @@ impl ExponentHistogram {
 
     /// All elements seen, zeros and non-finite ones included: the denominator of every share.
     pub fn total(&self) -> u64 {
-        self.bins.iter().sum::<u64>() + self.zeros + self.non_finite
+        // A file may hold any counts; a sum that saturates is still a denominator.
+        self.bins
+            .iter()
+            .fold(self.zeros.saturating_add(self.non_finite), |sum, &count| {
+                sum.saturating_add(count)
+            })
     }
 
     /// The exponents that occur with their counts, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
-        (LOWEST..).zip(self.bins.iter().copied()).filter(|&(_, count)| count > 0)
+        (LOWEST..)
+            .zip(self.bins.iter().copied())
+            .filter(|&(_, count)| count > 0)
     }
 
     /// Smallest and largest exponent that occur; `None` without non-zero finite elements.
@@ -106,9 +162,23 @@ impl ExponentHistogram {
 
     fn share(&self, inside: impl Fn(i32) -> bool) -> f64 {
         let total = self.total();
-        let count: u64 = self.iter().filter(|&(exponent, _)| inside(exponent)).map(|(_, count)| count).sum();
-        if total == 0 { 0.0 } else { count as f64 / total as f64 }
+        let counts = self
+            .iter()
+            .filter(|&(exponent, _)| inside(exponent))
+            .map(|(_, count)| count);
+        let count = counts.fold(0, u64::saturating_add);
+        if total == 0 {
+            0.0
+        } else {
+            count as f64 / total as f64
+        }
     }
+}
+
+/// The eight exponent bits of an f32.
+#[inline(always)]
+fn exponent_field(x: f32) -> usize {
+    (x.to_bits() >> 23 & 0xff) as usize
 }
 
 /// The histogram as written to a file: the bins from the first to the last one that is not empty.
@@ -125,7 +195,9 @@ impl From<ExponentHistogram> for Stored {
         let range = histogram.range();
         let bins = match range.clone() {
             None => Vec::new(),
-            Some(range) => histogram.bins[(range.start() - LOWEST) as usize..=(range.end() - LOWEST) as usize].to_vec(),
+            Some(range) => histogram.bins
+                [(range.start() - LOWEST) as usize..=(range.end() - LOWEST) as usize]
+                .to_vec(),
         };
         Stored {
             zeros: histogram.zeros,
@@ -140,9 +212,17 @@ impl TryFrom<Stored> for ExponentHistogram {
     type Error = String;
 
     fn try_from(stored: Stored) -> Result<Self, String> {
-        let mut histogram = ExponentHistogram { zeros: stored.zeros, non_finite: stored.non_finite, ..Self::default() };
+        let mut histogram = ExponentHistogram {
+            zeros: stored.zeros,
+            non_finite: stored.non_finite,
+            ..Self::default()
+        };
         let start = usize::try_from(i64::from(stored.first) - i64::from(LOWEST)).ok();
-        let bins = start.and_then(|start| histogram.bins.get_mut(start..start.checked_add(stored.bins.len())?));
+        let bins = start.and_then(|start| {
+            histogram
+                .bins
+                .get_mut(start..start.checked_add(stored.bins.len())?)
+        });
         match bins {
             Some(bins) => bins.copy_from_slice(&stored.bins),
             None => {

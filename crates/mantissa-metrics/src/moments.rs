@@ -135,14 +135,21 @@ impl Moments {
 /// Moments of at most [`CHUNK`] elements, about their own mean.
 #[inline(always)]
 fn of_chunk(chunk: &[f32]) -> Moments {
+    // Sums about a value of the chunk, not about zero: a constant chunk then has exactly its value as the mean and exactly
+    // zero central sums.
+    let shift = chunk
+        .iter()
+        .copied()
+        .find(|&x| is_finite(x))
+        .map_or(0.0, f64::from);
     let mut first = FirstSweep::default();
     let (blocks, rest) = chunk.as_chunks::<LANES>();
     for block in blocks {
-        first.add(block);
+        first.add(block, shift);
     }
     let mut padded = [f32::NAN; LANES];
     padded[..rest.len()].copy_from_slice(rest);
-    first.add(&padded);
+    first.add(&padded, shift);
 
     let finite: u32 = first.finite.iter().sum();
     let mut moments = Moments {
@@ -155,11 +162,14 @@ fn of_chunk(chunk: &[f32]) -> Moments {
     if finite == 0 {
         return moments;
     }
-    let smallest = first.min_nonzero.iter().fold(f32::INFINITY, |a: f32, &b| a.min(b));
+    let smallest = first
+        .min_nonzero
+        .iter()
+        .fold(f32::INFINITY, |a: f32, &b| a.min(b));
     moments.min_nonzero = (smallest < f32::INFINITY).then_some(smallest);
 
     let n = f64::from(finite);
-    let mean = first.sum.iter().sum::<f64>() / n;
+    let mean = shift + first.sum.iter().sum::<f64>() / n;
     let mut second = SecondSweep::default();
     for block in blocks {
         second.add(block, mean);
@@ -201,18 +211,25 @@ impl Default for FirstSweep {
 
 impl FirstSweep {
     #[inline(always)]
-    fn add(&mut self, block: &[f32; LANES]) {
+    fn add(&mut self, block: &[f32; LANES], shift: f64) {
         for lane in 0..LANES {
             let x = block[lane];
             let finite = is_finite(x);
-            let x = if finite { x } else { 0.0 };
-            let magnitude = x.abs();
-            self.sum[lane] += f64::from(x);
+            self.sum[lane] += if finite { f64::from(x) - shift } else { 0.0 };
+            let magnitude = if finite { x.abs() } else { 0.0 };
             self.finite[lane] += u32::from(finite);
             self.zeros[lane] += u32::from(finite & (magnitude == 0.0));
-            self.amax[lane] = if magnitude > self.amax[lane] { magnitude } else { self.amax[lane] };
+            self.amax[lane] = if magnitude > self.amax[lane] {
+                magnitude
+            } else {
+                self.amax[lane]
+            };
             let smaller = magnitude > 0.0 && magnitude < self.min_nonzero[lane];
-            self.min_nonzero[lane] = if smaller { magnitude } else { self.min_nonzero[lane] };
+            self.min_nonzero[lane] = if smaller {
+                magnitude
+            } else {
+                self.min_nonzero[lane]
+            };
         }
     }
 }
@@ -229,7 +246,11 @@ impl SecondSweep {
     fn add(&mut self, block: &[f32; LANES], mean: f64) {
         for lane in 0..LANES {
             let x = block[lane];
-            let d = if is_finite(x) { f64::from(x) - mean } else { 0.0 };
+            let d = if is_finite(x) {
+                f64::from(x) - mean
+            } else {
+                0.0
+            };
             let d2 = d * d;
             self.m2[lane] += d2;
             self.m3[lane] += d2 * d;

@@ -1,20 +1,235 @@
 //! Maximum-likelihood fit of a Student-t distribution.
 
+use mantissa_formats::RandomBits;
 use serde::{Deserialize, Serialize};
+
+/// Largest sample a fit looks at; the standard error of `nu` at this size is about 2 % for nu = 5.
+const LARGEST_SAMPLE: usize = 16_384;
+/// Fewer elements than this say nothing about tails.
+const SMALLEST_SAMPLE: usize = 16;
+/// A sample with a larger share of one value has no maximum of likelihood: with nu = 0.5 the density at that value grows
+/// faster than the others' falls when the scale goes to zero, for a share above nu / (nu + 1).
+const LARGEST_TIE: f64 = 1.0 / 3.0;
 
 /// A Student-t distribution with location and scale.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudentT {
-    /// Degrees of freedom.
+    /// Degrees of freedom, the weight of the tails: 1 is Cauchy, towards infinity a normal.
+    /// Between [`StudentT::MIN_NU`] and [`StudentT::MAX_NU`].
     pub nu: f64,
-    /// Centre.
+    /// Centre of the distribution.
     pub location: f64,
     /// Scale: for `nu > 2` the variance is `scale^2 * nu / (nu - 2)`.
     pub scale: f64,
 }
 
-/// TODO
+impl StudentT {
+    /// Smallest `nu` a fit returns; heavier tails are reported as this.
+    pub const MIN_NU: f64 = 0.5;
+    /// Largest `nu` a fit returns; lighter tails, a normal's included, are reported as this. No sample of the size a fit
+    /// looks at can tell a larger one from a normal.
+    pub const MAX_NU: f64 = 1000.0;
+}
+
+/// Fits location, scale and degrees of freedom by maximum likelihood.
+///
+/// For a given `nu`, location and scale are found by the EM iteration with weights `(nu + 1) / (nu + ((x - location) / scale)^2)`
+/// in the faster form of Kent, Tyler and Vardi (1994), where the scale's sum is divided by the sum of the weights.
+/// Along that curve the likelihood is a function of `nu` alone, and the zero of its derivative is found by bracketing in `log nu`.
+/// This climbs to the same maximum as Liu and Rubin's ECME (1995), without its crawl where `nu` is large.
+///
+/// Infinities and NaNs are left out. Of more than 16384 elements, one of every stretch of equal length is taken, at
+/// a place drawn from a fixed seed, so that a regular layout of the tensor cannot align with the choice.
+///
+/// `None` for fewer than 16 finite elements, or if more than a third of them are one and the same value (a constant
+/// tensor, the output of a rectifier): the likelihood then has no maximum.
+///
+/// ```
+/// use mantissa_formats::RandomBits;
+/// use mantissa_metrics::{fit_student_t, sample};
+///
+/// let values = sample::student_t(4.0, RandomBits::new(1, 0), 10_000);
+/// let fit = fit_student_t(&values).unwrap();
+/// assert!((fit.nu - 4.0).abs() < 0.5);
+/// assert_eq!(fit_student_t(&[1.0; 100]), None);
+/// ```
 pub fn fit_student_t(sample: &[f32]) -> Option<StudentT> {
-    let _ = sample;
-    todo!()
+    let mut sorted = subsample(sample);
+    if sorted.len() < SMALLEST_SAMPLE {
+        return None;
+    }
+    sorted.sort_unstable_by(f64::total_cmp);
+    let longest_tie = sorted.chunk_by(|a, b| a == b).map(<[f64]>::len).max()?;
+    if longest_tie as f64 > LARGEST_TIE * sorted.len() as f64 {
+        return None;
+    }
+    let quantile = |p: f64| sorted[((sorted.len() - 1) as f64 * p) as usize];
+    let centre = quantile(0.5);
+    // With at most a third of ties the middle half is wider than a point.
+    let spread = quantile(0.75) - quantile(0.25);
+    // In units of the middle half, squares of the smallest and the largest f32 stay within f64.
+    let standard: Vec<f64> = sorted.iter().map(|x| (x - centre) / spread).collect();
+    let mut curve = Curve {
+        sample: &standard,
+        location: 0.0,
+        scale: 1.0,
+    };
+    let nu = curve.best_nu();
+    curve.settle(nu);
+    Some(StudentT {
+        nu,
+        location: centre + curve.location * spread,
+        scale: curve.scale * spread,
+    })
+}
+
+/// At most [`LARGEST_SAMPLE`] finite elements.
+fn subsample(sample: &[f32]) -> Vec<f64> {
+    let finite = |x: f32| x.is_finite().then_some(f64::from(x));
+    if sample.len() <= LARGEST_SAMPLE {
+        return sample.iter().copied().filter_map(finite).collect();
+    }
+    let random = RandomBits::new(0, 0);
+    let start =
+        |stratum: usize| (stratum as u128 * sample.len() as u128 / LARGEST_SAMPLE as u128) as usize;
+    let chosen = (0..LARGEST_SAMPLE).map(|stratum| {
+        let (from, to) = (start(stratum), start(stratum + 1));
+        let offset = (u128::from(random.at(stratum as u64)) * (to - from) as u128) >> 32;
+        sample[from + offset as usize]
+    });
+    chosen.filter_map(finite).collect()
+}
+
+/// The best location and scale for each `nu`; each search starts from the previous answer.
+struct Curve<'a> {
+    sample: &'a [f64],
+    location: f64,
+    scale: f64,
+}
+
+impl Curve<'_> {
+    /// Location and scale that maximise the likelihood for this `nu`.
+    fn settle(&mut self, nu: f64) {
+        const TOLERANCE: f64 = 1e-7;
+        for _ in 0..500 {
+            let (location, scale) = self.step(nu);
+            let moved = (location - self.location).abs() + (scale - self.scale).abs();
+            (self.location, self.scale) = (location, scale);
+            if moved <= TOLERANCE * scale {
+                break;
+            }
+        }
+    }
+
+    fn step(&self, nu: f64) -> (f64, f64) {
+        let inverse = 1.0 / (self.scale * self.scale);
+        let (mut weights, mut first, mut second) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for block in self.sample.chunks(LANES) {
+            for (lane, &x) in block.iter().enumerate() {
+                let d = x - self.location;
+                let weight = (nu + 1.0) / (nu + d * d * inverse);
+                weights[lane] += weight;
+                first[lane] += weight * d;
+                second[lane] += weight * d * d;
+            }
+        }
+        let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
+        let (weights, first, second) = (sum(weights), sum(first), sum(second));
+        let shift = first / weights;
+        // Sum of w (x - new location)^2, from the sums about the old one.
+        let second = (second - shift * first).max(0.0);
+        (self.location + shift, (second / weights).sqrt())
+    }
+
+    /// Derivative of the mean log-likelihood by `log nu`, at the best location and scale for `nu`. (That these move with
+    /// `nu` adds nothing: the likelihood is stationary in them.)
+    fn slope(&mut self, nu: f64) -> f64 {
+        self.settle(nu);
+        let inverse = 1.0 / (self.scale * self.scale * nu);
+        let mut tails = [0.0; LANES];
+        for block in self.sample.chunks(LANES) {
+            for (lane, &x) in block.iter().enumerate() {
+                let d = x - self.location;
+                let ratio = d * d * inverse;
+                tails[lane] += (nu + 1.0) / nu * ratio / (1.0 + ratio) - ratio.ln_1p();
+            }
+        }
+        let tails = tails.iter().sum::<f64>() / self.sample.len() as f64;
+        0.5 * nu * (digamma(0.5 * (nu + 1.0)) - digamma(0.5 * nu) - 1.0 / nu + tails)
+    }
+
+    /// The `nu` at which the slope changes sign, or the end of the range it points to.
+    fn best_nu(&mut self) -> f64 {
+        let (mut low, mut high) = (StudentT::MIN_NU.ln(), StudentT::MAX_NU.ln());
+        let mut slope_high = self.slope(StudentT::MAX_NU);
+        if slope_high >= 0.0 {
+            return StudentT::MAX_NU;
+        }
+        let mut slope_low = self.slope(StudentT::MIN_NU);
+        if slope_low <= 0.0 {
+            return StudentT::MIN_NU;
+        }
+        // The slope spans many orders of magnitude over the range: false position (in the Illinois form, which halves the
+        // value of an end that stays) alternates with bisection.
+        const TOLERANCE: f64 = 1e-4;
+        for turn in 0..60 {
+            let middle = match turn % 3 {
+                0 => 0.5 * (low + high),
+                _ => (low * slope_high - high * slope_low) / (slope_high - slope_low),
+            };
+            let slope = self.slope(middle.exp());
+            if slope > 0.0 {
+                (low, slope_low) = (middle, slope);
+                slope_high *= 0.5;
+            } else {
+                (high, slope_high) = (middle, slope);
+                slope_low *= 0.5;
+            }
+            if high - low < TOLERANCE || slope == 0.0 {
+                break;
+            }
+        }
+        (0.5 * (low + high)).exp()
+    }
+}
+
+/// Independent accumulators, so that the sums vectorise.
+const LANES: usize = 8;
+
+/// Logarithmic derivative of the gamma function for positive arguments: the recurrence ψ(x) = ψ(x+1) − 1/x up to 10, then
+/// the asymptotic series (NIST DLMF 5.11.2).
+fn digamma(mut x: f64) -> f64 {
+    let mut below = 0.0;
+    while x < 10.0 {
+        below += 1.0 / x;
+        x += 1.0;
+    }
+    let y = 1.0 / (x * x);
+    let series =
+        y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * (1.0 / 252.0 - y * (1.0 / 240.0 - y / 132.0))));
+    x.ln() - 0.5 / x - series - below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digamma_matches_known_values() {
+        // ψ(1) = −γ, ψ(1/2) = −γ − 2 ln 2, ψ(x+1) = ψ(x) + 1/x.
+        const GAMMA: f64 = 0.577_215_664_901_532_9;
+        assert!((digamma(1.0) + GAMMA).abs() < 1e-13);
+        assert!((digamma(0.5) + GAMMA + 2.0 * 2f64.ln()).abs() < 1e-13);
+        assert!((digamma(123.5) - digamma(122.5) - 1.0 / 122.5).abs() < 1e-13);
+    }
+
+    #[test]
+    fn the_subsample_takes_one_of_every_stretch() {
+        let values: Vec<f32> = (0..LARGEST_SAMPLE * 3).map(|i| i as f32).collect();
+        let chosen = subsample(&values);
+        assert_eq!(chosen.len(), LARGEST_SAMPLE);
+        assert!(chosen.iter().enumerate().all(|(i, &x)| x as usize / 3 == i));
+        let offsets: f64 = chosen.iter().map(|x| x % 3.0).sum::<f64>() / chosen.len() as f64;
+        assert!((offsets - 1.0).abs() < 0.03, "{offsets}");
+    }
 }
