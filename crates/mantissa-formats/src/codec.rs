@@ -82,10 +82,11 @@ fn finite_code(format: Format, x: f32, rounding: Rounding, random: u32) -> u64 {
     let (mantissa_bits, min_exponent) = grid(format);
     // Below the smallest normal number the spacing stays what it is there.
     let exponent = split(x).1.max(min_exponent);
-    let whole = round_to_multiple(in_units(x, exponent - mantissa_bits), rounding, random);
+    let fixed = in_units(x, exponent - mantissa_bits);
     // The leading bit of a normal `whole` adds the one that the exponent field of normal numbers starts from, and a carry out
     // of the mantissa moves on to the next exponent.
-    (((exponent - min_exponent) as u64) << mantissa_bits) + whole
+    let code = (((exponent - min_exponent) as u64) << mantissa_bits) + fixed.whole;
+    code + u64::from(rounds_up(fixed.fraction, code & 1 == 1, rounding, random))
 }
 
 fn encode_int(bits: u8, x: f32, rounding: Rounding, random: u32) -> u32 {
@@ -96,7 +97,14 @@ fn encode_int(bits: u8, x: f32, rounding: Rounding, random: u32) -> u32 {
     let magnitude = if x.abs() >= max as f32 {
         max
     } else {
-        round_to_multiple(in_units(x, 0), rounding, random).min(max)
+        let fixed = in_units(x, 0);
+        fixed.whole
+            + u64::from(rounds_up(
+                fixed.fraction,
+                fixed.whole & 1 == 1,
+                rounding,
+                random,
+            ))
     };
     let code = if x < 0.0 {
         (magnitude as u32).wrapping_neg()
@@ -164,16 +172,17 @@ fn in_units(x: f32, unit_exponent: i32) -> Fixed {
     }
 }
 
-/// Rounds up exactly when the fraction plus a rounding-dependent amount carries into the whole.
-fn round_to_multiple(x: Fixed, rounding: Rounding, random: u32) -> u64 {
+/// Whether a magnitude this far (in units of 2^-32) above the code below it goes to the code above: exactly when the fraction plus
+/// a rounding-dependent amount carries.
+fn rounds_up(fraction: u32, odd: bool, rounding: Rounding, random: u32) -> bool {
     let amount = match rounding {
         // Just under one half, or one half where the tie must go up to be even.
-        Rounding::Nearest => 0x7fff_ffff + (x.whole & 1) as u32,
+        Rounding::Nearest => 0x7fff_ffff + u32::from(odd),
         Rounding::NearestAway => 0x8000_0000,
         Rounding::TowardZero => 0,
         Rounding::Stochastic => random,
     };
-    x.whole + u64::from(x.fraction.checked_add(amount).is_none())
+    fraction.checked_add(amount).is_none()
 }
 
 /// `|x| = significand * 2^(exponent - 23)`, with the leading bit at 23 for normal numbers.
