@@ -2,8 +2,12 @@
 
 mod grammar;
 mod granularity;
+mod integer;
+mod line;
+mod matmul;
 mod numerics;
 mod operand;
+mod panel;
 mod product;
 mod quantize;
 mod scale;

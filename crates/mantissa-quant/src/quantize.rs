@@ -3,8 +3,10 @@
 use mantissa_formats::RandomBits;
 
 use crate::granularity::ScaleLayout;
+use crate::line;
 use crate::numerics::Numerics;
 use crate::operand::Operand;
+use crate::panel::{Order, quantize_panel};
 
 /// An operand as elements on its format's grid and the scales that map them back:
 /// `x ~ values * scale`.
@@ -25,14 +27,29 @@ pub struct Quantized {
     pub depth: usize,
     /// Elements of the operand that were NaN or infinite.
     pub non_finite: u64,
-    /// Groups whose amax was zero or not finite and that have scale 1 for it.
+    /// Groups whose amax was zero or not finite, which have scale 1 for it, or too small for a
+    /// two-level scale.
     pub degenerate_groups: u64,
 }
 
 impl Quantized {
     /// The elements times their scales, row-major `[batch, outer, depth]`.
     pub fn dequantize(&self) -> Vec<f32> {
-        todo!()
+        let mut values = self.values.clone();
+        if values.is_empty() {
+            return values;
+        }
+        if self.layout.shared {
+            let all = values.len();
+            line::multiply(&mut values, &self.scales, all);
+            return values;
+        }
+        for (row, values) in values.chunks_mut(self.depth).enumerate() {
+            let first = self.layout.index(row / self.outer, row % self.outer, 0);
+            let scales = &self.scales[first..first + self.layout.depth_groups];
+            line::multiply(values, scales, self.layout.depth_group);
+        }
+        values
     }
 
     /// The scale of element `[matrix, outer, depth]`.
@@ -41,20 +58,34 @@ impl Quantized {
     }
 }
 
-/// Quantizes an operand.
+/// Quantizes an operand: each group is divided by its scale (a true division) and rounded to the
+/// format. The scale of a group is what [`ScaleKind`](crate::ScaleKind) makes of its amax; a group
+/// whose amax is zero or not finite has scale 1 and is counted.
+///
+/// The random bits of an element are those of its index in `[batch, outer, depth]`, whatever the
+/// strides.
 ///
 /// # Panics
 /// If the operand reaches outside its data.
 pub fn quantize(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Quantized {
-    let _ = (operand, numerics, random);
-    todo!()
+    let panel = quantize_panel(operand, numerics, random, Order::OuterMajor, false);
+    Quantized {
+        values: panel.values,
+        scales: panel.scales,
+        layout: panel.layout,
+        batch: operand.batch(),
+        outer: operand.outer,
+        depth: operand.depth,
+        non_finite: panel.non_finite,
+        degenerate_groups: panel.degenerate_groups,
+    }
 }
 
 /// Quantizes and scales back: what a product sees of an operand, row-major `[batch, outer, depth]`.
+/// Equal to [`quantize`] and [`Quantized::dequantize`], in one pass.
 ///
 /// # Panics
 /// If the operand reaches outside its data.
 pub fn fake_quantize(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Vec<f32> {
-    let _ = (operand, numerics, random);
-    todo!()
+    quantize_panel(operand, numerics, random, Order::OuterMajor, true).values
 }
