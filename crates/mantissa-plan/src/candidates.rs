@@ -3,9 +3,12 @@
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
-use crate::site::Role;
+use crate::site::{Pass, PassNumerics, Role};
+use crate::toml_text::{self, TomlFault};
 
 /// The candidate numerics of each operand.
+///
+/// The default set is `candidates.toml` beside the source of this module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidates {
@@ -17,7 +20,19 @@ pub struct Candidates {
     pub grad: Vec<Numerics>,
 }
 
+impl Default for Candidates {
+    fn default() -> Self {
+        Candidates::from_toml(include_str!("candidates.toml"))
+            .expect("the candidates in the source are read by a test")
+    }
+}
+
 impl Candidates {
+    /// Reads a candidate set from TOML.
+    pub fn from_toml(text: &str) -> Result<Candidates, TomlFault> {
+        toml_text::parse_unversioned(text)
+    }
+
     /// The candidates for one operand.
     pub fn of(&self, role: Role) -> &[Numerics] {
         match role {
@@ -25,5 +40,23 @@ impl Candidates {
             Role::Rhs => &self.rhs,
             Role::Grad => &self.grad,
         }
+    }
+
+    /// Every pair of candidates for the operands of a pass, and f32 for both where the set leaves that out.
+    pub fn pairs(&self, pass: Pass) -> Vec<PassNumerics> {
+        let [left, right] = pass.operands();
+        let mut pairs: Vec<PassNumerics> = self
+            .of(left)
+            .iter()
+            .flat_map(|&left| {
+                self.of(right)
+                    .iter()
+                    .map(move |&right| PassNumerics { left, right })
+            })
+            .collect();
+        if !pairs.contains(&PassNumerics::FP32) {
+            pairs.push(PassNumerics::FP32);
+        }
+        pairs
     }
 }

@@ -1,13 +1,17 @@
 //! What was measured when a decision was made.
 
+use std::collections::BTreeMap;
+
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
-/// The measurements behind the numerics of one pass.
+use crate::site::Role;
+
+/// The measurements behind the numerics of one pass. Metrics are kept to four significant digits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
-    /// The steps sampled: how many, the first and the last.
+    /// How many steps were sampled.
     pub samples: u64,
     /// The first sampled step.
     pub first_step: u64,
@@ -15,26 +19,26 @@ pub struct Evidence {
     pub last_step: u64,
     /// How many outputs of the product were evaluated.
     pub outputs: u64,
+    /// The length of the contraction.
+    pub depth: u64,
     /// What the pair costs on the target, in units of the f32 product.
     pub cost: f64,
     /// Backward error of the product: median over the sampled outputs.
     pub backward_error: f64,
-    /// The upper end of its confidence interval, which was held against the bound.
+    /// The upper end of its 95 % confidence interval, which was held against the bound.
     pub backward_error_high: f64,
-    /// The bound.
+    /// The bound at this depth.
     pub backward_error_bound: f64,
-    /// How far the tightest metric stayed below its bound, as a share of the bound; negative where nothing cleared.
+    /// How far the tightest metric stayed below its bound, as a share of the bound.
     pub margin: f64,
     /// The metric that came nearest to its bound.
     pub tightest: String,
-    /// The left operand's own error.
-    pub left: OperandEvidence,
-    /// The right operand's own error.
-    pub right: OperandEvidence,
-    /// What would have been chosen if this pair were not a candidate.
+    /// Each operand's own error.
+    pub operands: BTreeMap<Role, OperandEvidence>,
+    /// What would have been chosen if this pair were not a candidate; none where f32 was the first to clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_up: Option<Alternative>,
-    /// The best of the cheaper pairs, all of which failed a threshold.
+    /// Of the cheaper pairs, all of which failed a threshold, the one that missed by least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Alternative>,
 }
@@ -55,14 +59,17 @@ pub struct OperandEvidence {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alternative {
-    /// The left operand's numerics.
-    pub left: Numerics,
-    /// The right operand's numerics.
-    pub right: Numerics,
+    /// The operands' numerics.
+    pub numerics: BTreeMap<Role, Numerics>,
     /// What the pair costs on the target.
     pub cost: f64,
     /// Backward error of the product: median over the sampled outputs.
     pub backward_error: f64,
     /// Why it was not chosen.
     pub reason: String,
+}
+
+/// `value` to four significant digits, so that plan files are readable and do not differ in noise.
+pub(crate) fn significant(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
 }

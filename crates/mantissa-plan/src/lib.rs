@@ -9,8 +9,9 @@
 //! | [`candidates`] | which numerics are considered for which operand |
 //! | [`cost`] | what a pair of numerics costs on a named target |
 //! | [`evaluate`] | what a pair of numerics does to a measured product |
-//! | [`choose`] | the cheapest pair that clears the thresholds with confidence |
-//! | [`explain`] | one site's decisions in prose |
+//! | [`policy`] | which thresholds a pair must clear |
+//! | [`choose`](mod@choose) | the cheapest pair that clears the thresholds with confidence |
+//! | [`explain`](mod@explain) | one site's decisions in prose |
 #![forbid(unsafe_code)]
 
 pub mod candidates;
@@ -22,16 +23,22 @@ pub mod explain;
 mod file;
 mod names;
 pub mod plan;
+mod plan_file;
+pub mod policy;
 pub mod profile;
+mod profile_file;
 pub mod recipe;
 pub mod site;
+mod toml_text;
 
 pub use candidates::Candidates;
-pub use choose::{ChooseError, Policy, choose};
-pub use cost::Target;
+pub use choose::{ChooseError, choose};
+pub use cost::{Target, TargetError};
 pub use evidence::Evidence;
 pub use explain::explain;
 pub use plan::{Plan, PlanError, PlannedSite, Source};
+pub use policy::{Policy, Thresholds};
 pub use profile::{OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SiteProfile};
-pub use recipe::{LossScaling, Recipe, RecipeError, Rule};
+pub use recipe::{LossScaling, OperandNumerics, Recipe, RecipeError, Rule};
 pub use site::{Pass, PassNumerics, Role, Site, SiteKind, SiteNumerics};
+pub use toml_text::TomlFault;

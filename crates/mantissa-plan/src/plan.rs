@@ -1,13 +1,16 @@
 //! A decision for every site of one model, with its evidence.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
-use crate::recipe::{LossScaling, Recipe};
-use crate::site::{Pass, Site, SiteKind, SiteNumerics};
+use crate::names;
+use crate::plan_file;
+use crate::recipe::{LossScaling, Recipe, RecipeError};
+use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
+use crate::toml_text::TomlFault;
 
 /// The version of the plan file this crate reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -22,7 +25,7 @@ pub enum Source {
     Profile {
         /// The target whose cost model was used.
         target: String,
-        /// The training steps that were measured.
+        /// The training steps that were sampled.
         steps: Vec<u64>,
     },
 }
@@ -34,7 +37,7 @@ pub struct Plan {
     pub source: Source,
     /// How the loss is scaled.
     pub loss_scaling: LossScaling,
-    /// The decisions, in the model's forward order.
+    /// The decisions, sorted by name (numbers in names by value), so that two plans can be compared line by line.
     pub sites: Vec<PlannedSite>,
 }
 
@@ -54,45 +57,216 @@ pub struct PlannedSite {
 /// Why a plan cannot be made, read or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PlanError {}
+pub enum PlanError {
+    /// The file cannot be read.
+    #[error("cannot read the plan {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write the plan {}: {source}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What is wrong, and in which file.
+    #[error("{}: {fault}", .path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: Box<PlanError>,
+    },
+    /// The file is not text.
+    #[error("the plan is not UTF-8 text")]
+    NotText,
+    /// The text is not a plan.
+    #[error("the plan cannot be read: {0}")]
+    Toml(#[from] TomlFault),
+    /// The plan cannot be put into TOML.
+    #[error("the plan cannot be printed as TOML: {0}")]
+    Print(#[from] toml::ser::Error),
+    /// Two decisions for one site.
+    #[error("the plan decides site `{0}` twice; remove one of the two")]
+    DuplicateSite(String),
+    /// A decision lacks an operand.
+    #[error(
+        "the plan's site `{site}` names no numerics for {role} in the pass {pass}; write `{role} = \"fp32\"` there if it is not to be quantized"
+    )]
+    MissingOperand {
+        /// The site.
+        site: String,
+        /// The pass.
+        pass: Pass,
+        /// The operand.
+        role: Role,
+    },
+    /// A decision has an operand too many.
+    #[error(
+        "the plan's site `{site}` names numerics for {role} in the pass {pass}, which has no such operand; remove them"
+    )]
+    ExtraOperand {
+        /// The site.
+        site: String,
+        /// The pass.
+        pass: Pass,
+        /// The operand.
+        role: Role,
+    },
+    /// The constant loss scale is not a positive number.
+    #[error("the plan's constant loss scale must be finite and positive, not {0}")]
+    LossScale(f32),
+    /// The plan was made for another model.
+    #[error("the plan was made for another model: {difference}; make a plan for this model")]
+    OtherModel {
+        /// Which sites are missing or too many, or of another kind.
+        difference: String,
+    },
+    /// No site of the plan has this name.
+    #[error("the plan has no site `{name}`{hint}")]
+    UnknownSite {
+        /// The name asked for.
+        name: String,
+        /// The nearest name, in words.
+        hint: String,
+    },
+}
 
 impl Plan {
+    /// A plan of these decisions; two for one site are an error.
+    pub fn new(
+        source: Source,
+        loss_scaling: LossScaling,
+        mut sites: Vec<PlannedSite>,
+    ) -> Result<Plan, PlanError> {
+        if let (LossScaling::Constant(scale), false) = (loss_scaling, loss_scaling.is_valid()) {
+            return Err(PlanError::LossScale(scale));
+        }
+        sites.sort_by(|a, b| names::natural_order(&a.name, &b.name));
+        if let Some(twice) = sites.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(PlanError::DuplicateSite(twice[0].name.clone()));
+        }
+        Ok(Plan {
+            source,
+            loss_scaling,
+            sites,
+        })
+    }
+
     /// Binds a recipe to the sites of a model.
-    pub fn from_recipe(recipe: &Recipe, sites: &[Site]) -> Result<Plan, crate::RecipeError> {
-        let _ = (recipe, sites);
-        todo!()
+    pub fn from_recipe(recipe: &Recipe, sites: &[Site]) -> Result<Plan, RecipeError> {
+        let assigned = recipe.assign(sites)?;
+        let mut planned: Vec<PlannedSite> = sites
+            .iter()
+            .zip(assigned)
+            .map(|(site, numerics)| PlannedSite::unmeasured(site, numerics))
+            .collect();
+        planned.sort_by(|a, b| names::natural_order(&a.name, &b.name));
+        Ok(Plan {
+            source: Source::Recipe(recipe.name.clone()),
+            loss_scaling: recipe.loss_scaling,
+            sites: planned,
+        })
     }
 
-    /// The decision for the site of this name.
-    pub fn site(&self, name: &str) -> Option<&PlannedSite> {
-        self.sites.iter().find(|site| site.name == name)
+    /// The decision for the site of this name; the error suggests the nearest name.
+    pub fn site(&self, name: &str) -> Result<&PlannedSite, PlanError> {
+        self.sites
+            .iter()
+            .find(|site| site.name == name)
+            .ok_or_else(|| PlanError::UnknownSite {
+                name: name.to_string(),
+                hint: names::did_you_mean(name, self.sites.iter().map(|site| site.name.as_str())),
+            })
     }
 
-    /// Checks that the plan was made for a model with these sites.
+    /// Checks that the plan was made for a model with these sites; the error names those missing and those too many.
     pub fn check_sites(&self, sites: &[Site]) -> Result<(), PlanError> {
-        let _ = sites;
-        todo!()
+        let planned: HashMap<&str, SiteKind> = self
+            .sites
+            .iter()
+            .map(|site| (site.name.as_str(), site.kind))
+            .collect();
+        let present: HashSet<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        let missing: Vec<&str> = sites
+            .iter()
+            .map(|site| site.name.as_str())
+            .filter(|name| !planned.contains_key(name))
+            .collect();
+        let extra: Vec<&str> = self
+            .sites
+            .iter()
+            .map(|site| site.name.as_str())
+            .filter(|name| !present.contains(name))
+            .collect();
+        let other_kind = sites.iter().find_map(|site| {
+            let planned = *planned.get(site.name.as_str())?;
+            (planned != site.kind).then(|| {
+                format!(
+                    "`{}` is planned as {planned} but is {}",
+                    site.name, site.kind
+                )
+            })
+        });
+        let mut differences = Vec::new();
+        if !missing.is_empty() {
+            differences.push(format!("it does not decide {}", names::listed(&missing, 3)));
+        }
+        if !extra.is_empty() {
+            differences.push(format!(
+                "it decides {}, which the model does not have",
+                names::listed(&extra, 3)
+            ));
+        }
+        differences.extend(other_kind);
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(PlanError::OtherModel {
+                difference: differences.join(", and "),
+            })
+        }
     }
 
     /// Reads a plan from TOML.
     pub fn from_toml(text: &str) -> Result<Plan, PlanError> {
-        todo!("{text}")
+        plan_file::from_toml(text)
     }
 
-    /// Prints the plan as TOML: one fact a line, in a fixed order, so that two plans can be compared line by line.
+    /// Prints the plan as TOML: one fact a line, sites sorted by name, so that two plans can be compared line by line.
     pub fn to_toml(&self) -> Result<String, PlanError> {
-        todo!()
+        plan_file::to_toml(self)
     }
 
     /// Reads a plan file.
     pub fn load(path: impl AsRef<Path>) -> Result<Plan, PlanError> {
-        let _ = path.as_ref();
-        todo!()
+        plan_file::load(path.as_ref())
     }
 
     /// Writes the plan file whole or not at all.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), PlanError> {
-        let _ = path.as_ref();
-        todo!()
+        plan_file::save(self, path.as_ref())
+    }
+}
+
+impl PlannedSite {
+    /// A decision that rests on no measurement. An embedding keeps only the numerics of its table.
+    pub fn unmeasured(site: &Site, numerics: SiteNumerics) -> Self {
+        let mut kept = numerics;
+        if !site.kind.is_product() {
+            kept = SiteNumerics::FP32;
+            kept.forward.right = numerics.forward.right;
+        }
+        PlannedSite {
+            name: site.name.clone(),
+            kind: site.kind,
+            numerics: kept,
+            evidence: BTreeMap::new(),
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! The measurements a plan is made from.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use mantissa_metrics::{ExponentHistogram, Moments};
 use serde::{Deserialize, Serialize};
 
-use crate::site::{Pass, Site};
+use crate::names;
+use crate::profile_file;
+use crate::site::{Pass, Role, Site};
 
 /// The version of the profile file this crate reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -37,7 +39,7 @@ pub struct PassProfile {
     pub left: OperandStatistics,
     /// The right operand's statistics, over all measured steps.
     pub right: OperandStatistics,
-    /// Whole rows and columns, by step.
+    /// Whole rows of both operands, ascending by step, at most [`SAMPLES_KEPT`] of them.
     pub samples: Vec<PassSample>,
 }
 
@@ -45,7 +47,7 @@ pub struct PassProfile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperandStatistics {
-    /// The full operand's batch, outer and depth lengths as its product sees them (the largest step's).
+    /// The full operand's batch, outer and depth lengths as its product sees them (the largest of all steps).
     pub shape: [usize; 3],
     /// The largest finite magnitude of the full operand over all steps.
     pub amax: f32,
@@ -56,8 +58,8 @@ pub struct OperandStatistics {
 }
 
 /// Whole rows of both operands of one pass in one step: `left` is `[batch, outer_left, depth]`, `right` is
-/// `[batch, outer_right, depth]`, row-major, and row i of a left matrix meets row j of the right matrix of the same
-/// batch index.
+/// `[batch, outer_right, depth]`, row-major, and every row of a left matrix meets every row of the right matrix of the
+/// same batch index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PassSample {
     /// The training step.
@@ -83,13 +85,84 @@ pub struct PassSample {
 /// Why a profile cannot be recorded, merged, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProfileError {}
+pub enum ProfileError {
+    /// The file cannot be read.
+    #[error("cannot read the profile {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write the profile {}: {source}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What is wrong, and in which file.
+    #[error("{}: {fault}", .path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: Box<ProfileError>,
+    },
+    /// The file is not a profile, or a damaged one.
+    #[error("the profile cannot be read: {0}; measure again")]
+    Malformed(String),
+    /// The file was made by another version.
+    #[error(
+        "the profile has schema {found} but this version of mantissa reads schema {SCHEMA}; measure again, or use the version that made it"
+    )]
+    OtherSchema {
+        /// The file's version.
+        found: u64,
+    },
+    /// The profile cannot be put into a file.
+    #[error("the profile cannot be encoded: {0}")]
+    Encode(String),
+    /// No site of the profile has this name.
+    #[error("the profile has no site `{name}`{hint}")]
+    UnknownSite {
+        /// The name asked for.
+        name: String,
+        /// The nearest name, in words.
+        hint: String,
+    },
+    /// The site is a look-up.
+    #[error(
+        "site `{0}` is an embedding: it looks up and multiplies nothing, so there is no pass to measure"
+    )]
+    NotAProduct(String),
+    /// A sample or its statistics contradict themselves.
+    #[error("site `{site}`, pass {pass}: {fault}")]
+    Inconsistent {
+        /// The site.
+        site: String,
+        /// The pass.
+        pass: Pass,
+        /// What does not agree.
+        fault: String,
+    },
+    /// Two profiles cannot be merged.
+    #[error("the profiles are of different models: {0}; merge profiles of one model only")]
+    DifferentModels(String),
+}
 
 impl Profile {
     /// An empty profile of a model with these sites.
     pub fn new(sites: &[Site]) -> Self {
-        let _ = sites;
-        todo!()
+        let sites = sites
+            .iter()
+            .map(|site| SiteProfile {
+                site: site.clone(),
+                passes: BTreeMap::new(),
+            })
+            .collect();
+        Profile { sites }
     }
 
     /// Adds one step's measurement of one pass of the site of this name.
@@ -101,37 +174,225 @@ impl Profile {
         left: OperandStatistics,
         right: OperandStatistics,
     ) -> Result<(), ProfileError> {
-        let _ = (site, pass, sample, left, right);
-        todo!()
+        let Some(index) = self
+            .sites
+            .iter()
+            .position(|measured| measured.site.name == site)
+        else {
+            return Err(self.unknown(site));
+        };
+        let measured = PassProfile {
+            left,
+            right,
+            samples: vec![sample],
+        };
+        let entry = &mut self.sites[index];
+        if !entry.site.kind.is_product() {
+            return Err(ProfileError::NotAProduct(site.to_string()));
+        }
+        measured
+            .check()
+            .map_err(|fault| ProfileError::Inconsistent {
+                site: site.to_string(),
+                pass,
+                fault,
+            })?;
+        entry.add(pass, measured);
+        Ok(())
     }
 
-    /// The measurements at the site of this name.
-    pub fn site(&self, name: &str) -> Option<&SiteProfile> {
+    /// The measurements at the site of this name; the error suggests the nearest name.
+    pub fn site(&self, name: &str) -> Result<&SiteProfile, ProfileError> {
         self.sites
             .iter()
             .find(|measured| measured.site.name == name)
+            .ok_or_else(|| self.unknown(name))
     }
 
-    /// The measured steps, ascending.
+    /// The sampled steps, ascending.
     pub fn steps(&self) -> Vec<u64> {
-        todo!()
+        let passes = self.sites.iter().flat_map(|site| site.passes.values());
+        let steps: BTreeSet<u64> = passes
+            .flat_map(|pass| pass.samples.iter().map(|sample| sample.step))
+            .collect();
+        steps.into_iter().collect()
     }
 
-    /// Adds the measurements of another profile of the same model.
+    /// Adds the measurements of another profile of the same model: another run, another rank, or later steps.
     pub fn merge(&mut self, other: &Profile) -> Result<(), ProfileError> {
-        let _ = other;
-        todo!()
+        if let Some(difference) = self.difference(other) {
+            return Err(ProfileError::DifferentModels(difference));
+        }
+        for (mine, theirs) in self.sites.iter_mut().zip(&other.sites) {
+            for (&pass, measured) in &theirs.passes {
+                mine.add(pass, measured.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Reads a profile file.
     pub fn load(path: impl AsRef<Path>) -> Result<Profile, ProfileError> {
-        let _ = path.as_ref();
-        todo!()
+        profile_file::load(path.as_ref())
     }
 
     /// Writes the profile file whole or not at all.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ProfileError> {
-        let _ = path.as_ref();
-        todo!()
+        profile_file::save(self, path.as_ref())
+    }
+
+    fn unknown(&self, name: &str) -> ProfileError {
+        ProfileError::UnknownSite {
+            name: name.to_string(),
+            hint: names::did_you_mean(
+                name,
+                self.sites
+                    .iter()
+                    .map(|measured| measured.site.name.as_str()),
+            ),
+        }
+    }
+
+    fn difference(&self, other: &Profile) -> Option<String> {
+        for (mine, theirs) in self.sites.iter().zip(&other.sites) {
+            if mine.site != theirs.site {
+                let (a, b) = (&mine.site, &theirs.site);
+                return Some(format!(
+                    "where one has `{}` ({}) the other has `{}` ({})",
+                    a.name, a.kind, b.name, b.kind
+                ));
+            }
+        }
+        let (mine, theirs) = (self.sites.len(), other.sites.len());
+        (mine != theirs).then(|| format!("one has {mine} sites and the other {theirs}"))
+    }
+}
+
+impl SiteProfile {
+    fn add(&mut self, pass: Pass, measured: PassProfile) {
+        match self.passes.get_mut(&pass) {
+            Some(known) => known.merge(measured),
+            None => {
+                self.passes.insert(pass, measured);
+            }
+        }
+    }
+}
+
+impl PassProfile {
+    fn merge(&mut self, other: PassProfile) {
+        self.left.merge(&other.left);
+        self.right.merge(&other.right);
+        for sample in other.samples {
+            let place = self
+                .samples
+                .partition_point(|known| known.step <= sample.step);
+            self.samples.insert(place, sample);
+        }
+        while self.samples.len() > SAMPLES_KEPT {
+            self.samples.remove(most_crowded(&self.samples));
+        }
+    }
+
+    /// What does not agree, if anything.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for sample in &self.samples {
+            sample.check()?;
+        }
+        for (role, statistics) in [("left", &self.left), ("right", &self.right)] {
+            check_amax(role, statistics.amax, &[])?;
+        }
+        Ok(())
+    }
+}
+
+/// The inner sample whose neighbours are closest together in steps; without it the rest is most evenly spread.
+fn most_crowded(samples: &[PassSample]) -> usize {
+    let gap = |inner: usize| samples[inner + 1].step - samples[inner - 1].step;
+    (1..samples.len() - 1)
+        .min_by_key(|&inner| gap(inner))
+        .unwrap_or(0)
+}
+
+impl OperandStatistics {
+    /// Statistics of an operand of this full shape and largest finite magnitude, from some or all of its elements.
+    pub fn of(shape: [usize; 3], amax: f32, measured: &[f32]) -> Self {
+        OperandStatistics {
+            shape,
+            amax,
+            moments: Moments::of(measured),
+            exponents: ExponentHistogram::of(measured),
+        }
+    }
+
+    fn merge(&mut self, other: &OperandStatistics) {
+        for (mine, theirs) in self.shape.iter_mut().zip(other.shape) {
+            *mine = (*mine).max(theirs);
+        }
+        self.amax = self.amax.max(other.amax);
+        self.moments.merge(&other.moments);
+        self.exponents.merge(&other.exponents);
+    }
+}
+
+impl PassSample {
+    /// The rows of the left (0) or right (1) operand: how many in each matrix, the elements, and the full operand's amax.
+    pub(crate) fn side(&self, side: usize) -> (usize, &[f32], f32) {
+        if side == 0 {
+            (self.outer_left, &self.left, self.left_amax)
+        } else {
+            (self.outer_right, &self.right, self.right_amax)
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (side, role) in ["left", "right"].into_iter().enumerate() {
+            let (outer, rows, amax) = self.side(side);
+            let count = self
+                .batch
+                .checked_mul(outer)
+                .and_then(|count| count.checked_mul(self.depth));
+            if count == Some(0) {
+                return Err(format!(
+                    "the sample of step {} has no {role} elements",
+                    self.step
+                ));
+            }
+            if count != Some(rows.len()) {
+                return Err(format!(
+                    "the sample of step {} has {} {role} elements where {} x {outer} x {} are announced",
+                    self.step,
+                    rows.len(),
+                    self.batch,
+                    self.depth
+                ));
+            }
+            check_amax(role, amax, rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// An amax is a finite magnitude that no finite element exceeds.
+fn check_amax(role: &str, amax: f32, rows: &[f32]) -> Result<(), String> {
+    if !amax.is_finite() || amax < 0.0 {
+        return Err(format!(
+            "the {role} operand's amax is {amax}; it must be the largest finite magnitude"
+        ));
+    }
+    match rows.iter().find(|x| x.is_finite() && x.abs() > amax) {
+        Some(x) => Err(format!(
+            "the {role} operand holds {x}, beyond its amax {amax}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The name of the tensor of one sampled operand in a profile file: `SITE/PASS/OPERAND@STEP`, and from the second
+/// sample of the same step on (of another run) `….N`.
+pub(crate) fn tensor_name(site: &str, pass: Pass, role: Role, step: u64, repeat: usize) -> String {
+    match repeat {
+        0 => format!("{site}/{pass}/{role}@{step}"),
+        _ => format!("{site}/{pass}/{role}@{step}.{repeat}"),
     }
 }

@@ -1,12 +1,27 @@
 //! Rules a person wrote: which sites get which numerics.
 
+use std::collections::HashSet;
+
+use globset::{Glob, GlobMatcher};
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
-use crate::site::{Pass, Site, SiteKind, SiteNumerics};
+use crate::names;
+use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
+use crate::toml_text::{self, TomlFault};
 
 /// The version of the recipe file this crate reads.
 pub const SCHEMA: u32 = 1;
+
+const PRESETS: [(&str, &str); 7] = [
+    ("fp32", include_str!("presets/fp32.toml")),
+    ("bf16", include_str!("presets/bf16.toml")),
+    ("fp16", include_str!("presets/fp16.toml")),
+    ("fp8-hybrid", include_str!("presets/fp8-hybrid.toml")),
+    ("int8", include_str!("presets/int8.toml")),
+    ("int8-tensor", include_str!("presets/int8-tensor.toml")),
+    ("e5m2-unscaled", include_str!("presets/e5m2-unscaled.toml")),
+];
 
 /// How the loss is scaled before the backward pass, so that small gradients survive in narrow formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,13 +30,52 @@ pub enum LossScaling {
     /// The loss is not scaled.
     #[default]
     None,
-    /// The loss is multiplied by this number, always.
+    /// The loss is multiplied by this number, always: finite and positive.
     Constant(f32),
     /// The loss scale grows while gradients stay finite and backs off when they do not.
     Dynamic,
 }
 
+impl LossScaling {
+    /// Whether a constant scale, if it is one, is finite and positive.
+    pub fn is_valid(&self) -> bool {
+        match *self {
+            LossScaling::Constant(scale) => scale.is_finite() && scale > 0.0,
+            LossScaling::None | LossScaling::Dynamic => true,
+        }
+    }
+}
+
 /// A rule set a person wrote, or a preset.
+///
+/// ```
+/// use mantissa_plan::{Recipe, Site, SiteKind};
+///
+/// let recipe = Recipe::from_toml(r#"
+///     schema = 1
+///     name = "mine"
+///
+///     [[rules]]                     # the head stays in bf16 ...
+///     sites = "decoder"
+///     lhs = "bf16"
+///     rhs = "bf16"
+///     grad = "bf16"
+///
+///     [[rules]]                     # ... and everything else takes 8 bits
+///     sites = "*"
+///     lhs = "e4m3"
+///     rhs = "e4m3"
+///     grad = "e5m2"
+///     grad_rhs = { grad = "e5m2/tensor/stochastic" }
+/// "#)?;
+/// let numerics = recipe.assign(&[
+///     Site::new("encoder.query", SiteKind::Linear),
+///     Site::new("decoder", SiteKind::Linear),
+/// ])?;
+/// assert_eq!(numerics[0].grad_rhs.right.to_string(), "e5m2/stochastic");
+/// assert_eq!(numerics[1].forward.left.to_string(), "bf16");
+/// # Ok::<(), mantissa_plan::RecipeError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -41,42 +95,313 @@ pub struct Recipe {
 }
 
 /// Which sites a rule is for, and the numerics of their operands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// `lhs`, `rhs` and `grad` hold for every pass; a pass may name its operands anew. What is not named stays in f32.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// A glob over site names; `*` also spans dots.
     pub sites: String,
+    /// Only sites of this kind. Without it the rule is for all products, and not for embeddings, which multiply nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SiteKind>,
+    /// The rule may match no site without that being an error.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+    /// The numerics of `lhs` in every pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lhs: Option<Numerics>,
+    /// The numerics of `rhs` in every pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rhs: Option<Numerics>,
+    /// The numerics of `grad` in every pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grad: Option<Numerics>,
+    /// The forward pass's own numerics.
+    #[serde(default, skip_serializing_if = "OperandNumerics::is_empty")]
+    pub forward: OperandNumerics,
+    /// The numerics of the pass that computes the gradient of `lhs`.
+    #[serde(default, skip_serializing_if = "OperandNumerics::is_empty")]
+    pub grad_lhs: OperandNumerics,
+    /// The numerics of the pass that computes the gradient of `rhs`.
+    #[serde(default, skip_serializing_if = "OperandNumerics::is_empty")]
+    pub grad_rhs: OperandNumerics,
+}
+
+/// Numerics by operand, as far as they are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperandNumerics {
+    /// Of `lhs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lhs: Option<Numerics>,
+    /// Of `rhs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rhs: Option<Numerics>,
+    /// Of `grad`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grad: Option<Numerics>,
+}
+
+impl OperandNumerics {
+    /// The numerics named for this operand.
+    pub fn of(&self, role: Role) -> Option<Numerics> {
+        match role {
+            Role::Lhs => self.lhs,
+            Role::Rhs => self.rhs,
+            Role::Grad => self.grad,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == OperandNumerics::default()
+    }
 }
 
 /// Why a recipe cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RecipeError {}
+pub enum RecipeError {
+    /// No preset has this name.
+    #[error("there is no recipe `{name}`{hint} The recipes are {known}.")]
+    UnknownPreset {
+        /// The name asked for.
+        name: String,
+        /// The nearest name, in words.
+        hint: String,
+        /// All presets.
+        known: String,
+    },
+    /// The text is not a recipe.
+    #[error("the recipe cannot be read: {0}")]
+    Toml(#[from] TomlFault),
+    /// A rule's glob is not one.
+    #[error("rule {rule} of recipe `{recipe}`: `{sites}` is not a glob: {fault}")]
+    Glob {
+        /// The recipe.
+        recipe: String,
+        /// The rule's number, from 1.
+        rule: usize,
+        /// Its glob.
+        sites: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A pass names an operand it does not have.
+    #[error("rule {rule} of recipe `{recipe}`: the pass {pass} has no operand {role}; its operands are {} and {}", .pass.operands()[0], .pass.operands()[1])]
+    WrongOperand {
+        /// The recipe.
+        recipe: String,
+        /// The rule's number, from 1.
+        rule: usize,
+        /// The pass.
+        pass: Pass,
+        /// The operand it does not have.
+        role: Role,
+    },
+    /// The constant loss scale is not a positive number.
+    #[error("recipe `{recipe}`: a constant loss scale must be finite and positive, not {scale}")]
+    LossScale {
+        /// The recipe.
+        recipe: String,
+        /// Its loss scale.
+        scale: f32,
+    },
+    /// A rule decides no site.
+    #[error(
+        "rule {rule} of recipe `{recipe}` (`{sites}`{kind}) {cause}; correct it, or write `optional = true` if that is meant"
+    )]
+    MatchesNothing {
+        /// The recipe.
+        recipe: String,
+        /// The rule's number, from 1.
+        rule: usize,
+        /// Its glob.
+        sites: String,
+        /// Its kind, in words.
+        kind: String,
+        /// That it matches nothing, and the nearest names; or which earlier rule took its sites.
+        cause: String,
+    },
+    /// Two sites have the same name.
+    #[error("the model has two sites named `{0}`; rename one of the modules")]
+    DuplicateSite(String),
+}
 
 impl Recipe {
     /// The names of the presets.
     pub fn preset_names() -> impl Iterator<Item = &'static str> {
-        [].into_iter()
+        PRESETS.iter().map(|&(name, _)| name)
     }
 
     /// The preset of this name.
     pub fn preset(name: &str) -> Result<Recipe, RecipeError> {
-        todo!("{name}")
+        match PRESETS.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => Recipe::from_toml(text),
+            None => Err(RecipeError::UnknownPreset {
+                name: name.to_string(),
+                hint: names::did_you_mean(name, Recipe::preset_names()),
+                known: names::listed(&Recipe::preset_names().collect::<Vec<_>>(), usize::MAX),
+            }),
+        }
     }
 
     /// Reads a recipe from TOML.
     pub fn from_toml(text: &str) -> Result<Recipe, RecipeError> {
-        todo!("{text}")
+        let recipe: Recipe = toml_text::parse(text, SCHEMA)?;
+        if let (LossScaling::Constant(scale), false) =
+            (recipe.loss_scaling, recipe.loss_scaling.is_valid())
+        {
+            return Err(RecipeError::LossScale {
+                recipe: recipe.name,
+                scale,
+            });
+        }
+        for (index, rule) in recipe.rules.iter().enumerate() {
+            rule.glob()
+                .map_err(|fault| recipe.glob_error(index, &fault))?;
+            if let Some((pass, role)) = rule.wrong_operand() {
+                return Err(RecipeError::WrongOperand {
+                    recipe: recipe.name.clone(),
+                    rule: index + 1,
+                    pass,
+                    role,
+                });
+            }
+        }
+        Ok(recipe)
     }
 
     /// Prints the recipe as TOML.
-    pub fn to_toml(&self) -> String {
-        todo!()
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
     }
 
     /// The numerics of every site, in the order of `sites`.
+    ///
+    /// Every rule that is not optional must decide at least one site: a rule that silently matches nothing, perhaps
+    /// because a module was renamed, would train in numerics nobody asked for.
     pub fn assign(&self, sites: &[Site]) -> Result<Vec<SiteNumerics>, RecipeError> {
-        let _ = (sites, Numerics::FP32, Pass::Forward, SiteKind::Linear);
-        todo!()
+        let mut seen = HashSet::new();
+        if let Some(twice) = sites.iter().find(|site| !seen.insert(site.name.as_str())) {
+            return Err(RecipeError::DuplicateSite(twice.name.clone()));
+        }
+        let mut decided: Vec<Option<usize>> = vec![None; sites.len()];
+        for (index, rule) in self.rules.iter().enumerate() {
+            let glob = rule
+                .glob()
+                .map_err(|fault| self.glob_error(index, &fault))?;
+            let matched: Vec<usize> = (0..sites.len())
+                .filter(|&s| rule.is_for(&glob, &sites[s]))
+                .collect();
+            let open: Vec<usize> = matched
+                .iter()
+                .copied()
+                .filter(|&s| decided[s].is_none())
+                .collect();
+            if open.is_empty() && !rule.optional {
+                let earlier = matched.first().and_then(|&s| decided[s]);
+                return Err(self.matches_nothing(index, earlier, sites));
+            }
+            for site in open {
+                decided[site] = Some(index);
+            }
+        }
+        Ok(decided
+            .into_iter()
+            .map(|rule| rule.map_or(SiteNumerics::FP32, |index| self.rules[index].numerics()))
+            .collect())
+    }
+
+    fn glob_error(&self, index: usize, fault: &globset::Error) -> RecipeError {
+        RecipeError::Glob {
+            recipe: self.name.clone(),
+            rule: index + 1,
+            sites: self.rules[index].sites.clone(),
+            fault: fault.kind().to_string(),
+        }
+    }
+
+    fn matches_nothing(&self, index: usize, earlier: Option<usize>, sites: &[Site]) -> RecipeError {
+        let rule = &self.rules[index];
+        let of_kind = sites
+            .iter()
+            .filter(|site| rule.takes(site.kind))
+            .map(|site| site.name.as_str());
+        let nearest = names::ranked(&rule.sites, of_kind);
+        let cause = match earlier {
+            Some(earlier) => format!(
+                "only matches sites that earlier rules decide, the first of them rule {}",
+                earlier + 1
+            ),
+            None if nearest.is_empty() => "matches no site of the model".to_string(),
+            None => format!(
+                "matches no site of the model; the nearest names are {}",
+                names::listed(&nearest, 3)
+            ),
+        };
+        RecipeError::MatchesNothing {
+            recipe: self.name.clone(),
+            rule: index + 1,
+            sites: rule.sites.clone(),
+            kind: rule
+                .kind
+                .map(|kind| format!(", kind {kind}"))
+                .unwrap_or_default(),
+            cause,
+        }
+    }
+}
+
+impl Rule {
+    /// The numerics the rule gives to a site.
+    pub fn numerics(&self) -> SiteNumerics {
+        let every_pass = OperandNumerics {
+            lhs: self.lhs,
+            rhs: self.rhs,
+            grad: self.grad,
+        };
+        let mut numerics = SiteNumerics::FP32;
+        for pass in Pass::ALL {
+            let named = |role| {
+                self.pass(pass)
+                    .of(role)
+                    .or(every_pass.of(role))
+                    .unwrap_or(Numerics::FP32)
+            };
+            let [left, right] = pass.operands();
+            numerics.pass_mut(pass).left = named(left);
+            numerics.pass_mut(pass).right = named(right);
+        }
+        numerics
+    }
+
+    fn pass(&self, pass: Pass) -> &OperandNumerics {
+        match pass {
+            Pass::Forward => &self.forward,
+            Pass::GradLhs => &self.grad_lhs,
+            Pass::GradRhs => &self.grad_rhs,
+        }
+    }
+
+    fn wrong_operand(&self) -> Option<(Pass, Role)> {
+        let pairs = Pass::ALL
+            .into_iter()
+            .flat_map(|pass| [Role::Lhs, Role::Rhs, Role::Grad].map(|role| (pass, role)));
+        pairs.into_iter().find(|&(pass, role)| {
+            !pass.operands().contains(&role) && self.pass(pass).of(role).is_some()
+        })
+    }
+
+    fn takes(&self, kind: SiteKind) -> bool {
+        self.kind.map_or(kind.is_product(), |wanted| wanted == kind)
+    }
+
+    fn glob(&self) -> Result<GlobMatcher, globset::Error> {
+        Ok(Glob::new(&self.sites)?.compile_matcher())
+    }
+
+    fn is_for(&self, glob: &GlobMatcher, site: &Site) -> bool {
+        self.takes(site.kind) && glob.is_match(&site.name)
     }
 }
