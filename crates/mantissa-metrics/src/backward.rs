@@ -4,13 +4,15 @@ use mantissa_formats::RandomBits;
 use mantissa_quant::{Numerics, Operand, product};
 use serde::{Deserialize, Serialize};
 
-use crate::{Interval, quantile_interval};
+use crate::Interval;
+use crate::interval::interval_ranks;
 
 /// Distribution of the backward error of a product over its elements.
 ///
-/// The backward error of an element is `|LR − Q(L,R)| / (|L||R|)` (Rasquinha and Tabak 2024, arXiv 2408.02897, section IV-A):
-/// LR the exact product, Q(L,R) the product of the quantized operands, and |L||R| the product of the matrices of absolute
-/// values, so that an element that is small by cancellation is not blamed on the numerics.
+/// The backward error of an element is `|LR − Q(L,R)| / (|L||R|)` (Rasquinha and Tabak 2024, arXiv
+/// 2408.02897, section IV-A): LR the exact product, Q(L,R) the product of the quantized operands,
+/// and |L||R| the product of the matrices of absolute values, so that an element that is small by
+/// cancellation is not blamed on the numerics.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackwardError {
     /// Elements of the product that were compared.
@@ -20,8 +22,9 @@ pub struct BackwardError {
     /// Median. An element of Q(L,R) that is not finite counts as an infinite error, here and below.
     #[serde(with = "crate::serial::unbounded")]
     pub median: f64,
-    /// 95 % confidence interval of the median, as if each row of the smaller operand were one draw: the elements of a
-    /// product share rows, and this is the most cautious reading. `None` for fewer than 6 rows.
+    /// 95 % confidence interval of the median, as if each row of the smaller operand were one draw:
+    /// the elements of a product share rows, and this is the most cautious reading. `None` for
+    /// fewer than 6 rows.
     pub median_interval: Option<Interval>,
     /// 95th percentile.
     #[serde(with = "crate::serial::unbounded")]
@@ -37,21 +40,31 @@ pub struct BackwardError {
 impl BackwardError {
     /// Summary of the errors of single elements, for example of several products together.
     ///
-    /// `independent` of them count as independent draws in the confidence interval: for one product, the rows of the
-    /// smaller operand. `excluded` is passed through. `None` without errors.
+    /// `independent` of them count as independent draws in the confidence interval: for one
+    /// product, the rows of the smaller operand. `excluded` is passed through. `None` without
+    /// errors.
     pub fn from_errors(mut errors: Vec<f64>, independent: usize, excluded: u64) -> Option<Self> {
         if errors.is_empty() {
             return None;
         }
-        errors.sort_unstable_by(f64::total_cmp);
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        let interval = interval_ranks(errors.len(), 0.5, independent, 0.95);
+        let ends = interval.into_iter().flat_map(|(low, high)| [low, high]);
+        let places = [0.5, 0.95, 0.99].map(|p| Place::of(p, errors.len()));
+        let ranks = places.iter().flat_map(|place| [place.rank, place.next]);
+        order_at(&mut errors, ends.chain(ranks).collect());
+        let [median, p95, p99] = places.map(|place| place.read(&errors));
         Some(Self {
             count: errors.len() as u64,
             excluded,
-            median: quantile(&errors, 0.5),
-            median_interval: quantile_interval(&errors, 0.5, independent, 0.95),
-            p95: quantile(&errors, 0.95),
-            p99: quantile(&errors, 0.99),
-            mean: errors.iter().sum::<f64>() / errors.len() as f64,
+            median,
+            median_interval: interval.map(|(low, high)| Interval {
+                low: errors[low],
+                high: errors[high],
+            }),
+            p95,
+            p99,
+            mean,
         })
     }
 }
@@ -109,8 +122,9 @@ impl<'a> ExactProduct<'a> {
         }
     }
 
-    /// Backward errors of the elements of another result for the same product, `[batch, m, n]` row-major. Elements that
-    /// have no backward error (all their factors have a zero, or the exact product is not finite) are left out.
+    /// Backward errors of the elements of another result for the same product, `[batch, m, n]`
+    /// row-major. Elements that have no backward error (all their factors have a zero, or the exact
+    /// product is not finite) are left out.
     ///
     /// # Panics
     /// If the result has another number of elements.
@@ -161,8 +175,8 @@ impl<'a> ExactProduct<'a> {
     }
 }
 
-/// Backward error of one product; [`ExactProduct`] compares several numerics of the same operands. `None` if no element
-/// has a backward error, as in a product of zeros.
+/// Backward error of one product; [`ExactProduct`] compares several numerics of the same operands.
+/// `None` if no element has a backward error, as in a product of zeros.
 ///
 /// # Panics
 /// If the operands differ in batch or depth, or reach outside their data.
@@ -206,7 +220,8 @@ impl Rows {
     }
 }
 
-/// Dot products of a row with [`TOGETHER`] rows that lie one after the other, and those of their absolute values.
+/// Dot products of a row with [`TOGETHER`] rows that lie one after the other, and those of their
+/// absolute values.
 #[inline(always)]
 fn dots(row: &[f64], columns: &[f64]) -> ([f64; TOGETHER], [f64; TOGETHER]) {
     let (row, _) = row.as_chunks::<LANES>();
@@ -230,22 +245,76 @@ fn dots(row: &[f64], columns: &[f64]) -> ([f64; TOGETHER], [f64; TOGETHER]) {
     )
 }
 
-/// Quantile by linear interpolation between order statistics (Hyndman and Fan's type 7). `sorted` is not empty.
-fn quantile(sorted: &[f64], p: f64) -> f64 {
-    let place = p * (sorted.len() - 1) as f64;
-    let low = place as usize;
-    let (a, b) = (sorted[low], sorted[(low + 1).min(sorted.len() - 1)]);
-    // Between equal values there is nothing to interpolate, and infinities must not meet in a difference.
-    if a == b || place == low as f64 {
-        a
-    } else {
-        a + (b - a) * (place - low as f64)
+/// Brings the values of these ranks to their places, as sorting would, but in linear time.
+fn order_at(values: &mut [f64], mut ranks: Vec<usize>) {
+    ranks.sort_unstable();
+    ranks.dedup();
+    let mut settled = 0;
+    for rank in ranks {
+        values[settled..].select_nth_unstable_by(rank - settled, f64::total_cmp);
+        settled = rank + 1;
+    }
+}
+
+/// Where a quantile lies between two order statistics: linear interpolation, Hyndman and Fan's type
+/// 7.
+#[derive(Copy, Clone)]
+struct Place {
+    rank: usize,
+    next: usize,
+    fraction: f64,
+}
+
+impl Place {
+    /// `count` is not zero.
+    fn of(quantile: f64, count: usize) -> Self {
+        let place = quantile * (count - 1) as f64;
+        let rank = place as usize;
+        Self {
+            rank,
+            next: (rank + 1).min(count - 1),
+            fraction: place - rank as f64,
+        }
+    }
+
+    fn read(&self, ordered: &[f64]) -> f64 {
+        let (a, b) = (ordered[self.rank], ordered[self.next]);
+        // Between equal values there is nothing to interpolate, and infinities must not meet in a
+        // difference.
+        if a == b || self.fraction == 0.0 {
+            a
+        } else {
+            a + (b - a) * self.fraction
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn quantile(values: &[f64], p: f64) -> f64 {
+        Place::of(p, values.len()).read(values)
+    }
+
+    #[test]
+    fn ordering_at_ranks_agrees_with_sorting() {
+        let values: Vec<f64> = (0..1000u64).map(|i| (i * 7919 % 1000) as f64).collect();
+        let ranks = [0, 3, 499, 500, 500, 998, 999];
+        let mut ordered = values.clone();
+        order_at(&mut ordered, ranks.to_vec());
+        assert!(ranks.iter().all(|&rank| ordered[rank] == rank as f64));
+        let summary = BackwardError::from_errors(values.clone(), 1000, 3).unwrap();
+        assert_eq!((summary.count, summary.excluded), (1000, 3));
+        assert_eq!((summary.median, summary.mean), (499.5, 499.5));
+        assert!((summary.p95 - 949.05).abs() < 1e-9 && (summary.p99 - 989.01).abs() < 1e-9);
+        let sorted: Vec<f64> = (0..1000).map(f64::from).collect();
+        assert_eq!(
+            summary.median_interval,
+            crate::quantile_interval(&sorted, 0.5, 1000, 0.95)
+        );
+        assert_eq!(BackwardError::from_errors(Vec::new(), 10, 0), None);
+    }
 
     #[test]
     fn quantiles_interpolate_and_survive_infinities() {

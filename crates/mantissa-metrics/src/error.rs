@@ -4,42 +4,50 @@ use mantissa_formats::RandomBits;
 use mantissa_quant::{Numerics, Operand, quantize};
 use serde::{Deserialize, Serialize};
 
-/// How far quantized elements lie from their originals: x is an element, q its quantized value, scale included.
+/// How far quantized elements lie from their originals: x is an element, q its quantized value,
+/// scale included.
 ///
-/// Formulas as in TransformerEngine and torchao's float8, with what those leave out: zeros that were zero before are not
-/// underflow, the maximum that every amax-scaled group contains is not saturation, and the mean error keeps its sign.
+/// Formulas as in TransformerEngine and torchao's float8, with what those leave out: zeros that
+/// were zero before are not underflow, the maximum that every amax-scaled group contains is not
+/// saturation, and the mean error keeps its sign.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuantizationError {
     /// Finite elements, over which the errors are taken.
     pub count: u64,
-    /// Infinities and NaNs among the originals: left out of the errors, part of the denominator of the shares.
+    /// Infinities and NaNs among the originals: left out of the errors, part of the denominator of
+    /// the shares.
     pub non_finite: u64,
     /// Mean of x².
     pub signal: f64,
-    /// Mean squared error, the mean of (q − x)²; infinite if a finite element became infinite or NaN.
+    /// Mean squared error, the mean of (q − x)²; infinite if a finite element became infinite or
+    /// NaN.
     #[serde(with = "crate::serial::unbounded")]
     pub mse: f64,
-    /// Signal to quantization-noise ratio in decibels, `10 log10(signal / mse)`; undefined where there is no noise and
-    /// where the noise is infinite.
+    /// Signal to quantization-noise ratio in decibels, `10 log10(signal / mse)`; undefined where
+    /// there is no noise and where the noise is infinite.
     pub sqnr_db: Option<f64>,
     /// Signed mean error, the mean of q − x over the elements that stayed finite.
     pub bias: f64,
-    /// Cosine of the angle between the vectors of x and q; undefined if either is zero, or if an element became infinite or NaN.
+    /// Cosine of the angle between the vectors of x and q; undefined if either is zero, or if an
+    /// element became infinite or NaN.
     pub cosine: Option<f64>,
     /// Share of all elements that were not zero and became zero.
     pub underflow: f64,
-    /// Share of all elements that lie past the edge at which the format's largest finite value is no longer the nearest
-    /// (for E4M3 beyond 464 times the scale, for E5M2 from 61440 times the scale).
+    /// Share of all elements that lie past the edge at which the format's largest finite value is
+    /// no longer the nearest (for E4M3 beyond 464 times the scale, for E5M2 from 61440 times the
+    /// scale).
     pub saturation: f64,
 }
 
 impl QuantizationError {
-    /// Compares originals with their quantized values, of which `saturated` are known to have been clipped.
+    /// Compares originals with their quantized values, of which `saturated` are known to have been
+    /// clipped.
     ///
     /// ```
     /// use mantissa_metrics::QuantizationError;
     ///
-    /// let error = QuantizationError::from_pairs(&[1.0, 0.1, 0.0, -3.0], &[1.0, 0.0, 0.0, -2.0], 1);
+    /// let (original, quantized) = ([1.0, 0.1, 0.0, -3.0], [1.0, 0.0, 0.0, -2.0]);
+    /// let error = QuantizationError::from_pairs(&original, &quantized, 1);
     /// assert_eq!((error.underflow, error.saturation), (0.25, 0.25));
     /// assert!((error.mse - 1.01 / 4.0).abs() < 1e-6);
     /// assert!((error.bias - 0.9 / 4.0).abs() < 1e-6);
@@ -63,7 +71,8 @@ impl QuantizationError {
         sums.finish()
     }
 
-    /// `bias / sqrt(signal)`, the bias in units of the operand's root mean square; 0 for an operand of zeros.
+    /// `bias / sqrt(signal)`, the bias in units of the operand's root mean square; 0 for an operand
+    /// of zeros.
     pub fn relative_bias(&self) -> f64 {
         if self.signal > 0.0 {
             self.bias / self.signal.sqrt()
@@ -85,7 +94,7 @@ impl QuantizationError {
 /// let operand = Operand::matrix(&[-1.0, 0.25, 0.7, 127.0, 0.1, 0.0], 2, 3)?;
 /// let numerics: Numerics = "int8/tensor".parse()?;
 /// let error = quantization_error(&operand, &numerics, RandomBits::new(0, 0));
-/// // The scale is 1, so 0.25 and 0.1 become zero; 0.0 was zero before, and 127 is the legitimate maximum.
+/// // The scale is 1, so 0.25 and 0.1 become zero; 0.0 was zero before, 127 is the legitimate maximum.
 /// assert_eq!((error.underflow, error.saturation), (2.0 / 6.0, 0.0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -117,7 +126,8 @@ pub fn quantization_error(
     sums.finish()
 }
 
-/// Cosine of the angle between two vectors, accumulated in f64; `None` if either is zero or has an element that is not finite.
+/// Cosine of the angle between two vectors, accumulated in f64; `None` if either is zero or has an
+/// element that is not finite.
 ///
 /// ```
 /// use mantissa_metrics::cosine;

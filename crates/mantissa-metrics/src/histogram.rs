@@ -14,13 +14,14 @@ const BINS: usize = (HIGHEST - LOWEST + 1) as usize;
 const SMALLEST_NORMAL: usize = (-126 - LOWEST) as usize;
 /// Explicit mantissa bits of an f32.
 const MANTISSA_MASK: u32 = 0x007f_ffff;
-/// Elements counted together, few enough for 32-bit counters and for a second look while they are cached.
+/// Elements counted together, few enough for 32-bit counters and for a second look while they are
+/// cached.
 const CHUNK: usize = 8192;
 
 /// Elements per exponent `floor(log2 |x|)`, from −149 (the smallest f32 subnormal) to 127.
 ///
-/// The exponent is read from the bits: from the exponent field of a normal number, from the leading zeros of a subnormal
-/// one; no logarithm, so powers of two always fall into their own bin.
+/// The exponent is read from the bits: from the exponent field of a normal number, from the leading
+/// zeros of a subnormal one; no logarithm, so powers of two always fall into their own bin.
 ///
 /// ```
 /// use mantissa_metrics::ExponentHistogram;
@@ -65,8 +66,8 @@ impl ExponentHistogram {
     }
 
     fn push_chunk(&mut self, chunk: &[f32]) {
-        // Neighbouring elements often share an exponent; four tables in turn keep an increment from waiting for the
-        // previous one of the same counter.
+        // Neighbouring elements often share an exponent; four tables in turn keep an increment from
+        // waiting for the previous one of the same counter.
         let mut tables = [[0u32; 256]; 4];
         let (quads, rest) = chunk.as_chunks::<4>();
         for quad in quads {
@@ -91,7 +92,8 @@ impl ExponentHistogram {
             for &x in chunk.iter().filter(|&&x| exponent_field(x) == 0) {
                 match x.to_bits() & MANTISSA_MASK {
                     0 => self.zeros += 1,
-                    // The value is mantissa x 2^-149, so the bin is the position of the leading one.
+                    // The value is mantissa x 2^-149, so the bin is the position of the leading
+                    // one.
                     mantissa => self.bins[mantissa.ilog2() as usize] += 1,
                 }
             }
@@ -150,12 +152,14 @@ impl ExponentHistogram {
         Some(low..=exponents.last().unwrap_or(low))
     }
 
-    /// Share of all elements that are not zero and smaller in magnitude than `2^exponent`; 0 without elements.
+    /// Share of all elements that are not zero and smaller in magnitude than `2^exponent`; 0
+    /// without elements.
     pub fn share_below(&self, exponent: i32) -> f64 {
         self.share(|e| e < exponent)
     }
 
-    /// Share of all elements that are finite and at least `2^exponent` in magnitude; 0 without elements.
+    /// Share of all elements that are finite and at least `2^exponent` in magnitude; 0 without
+    /// elements.
     pub fn share_from(&self, exponent: i32) -> f64 {
         self.share(|e| e >= exponent)
     }

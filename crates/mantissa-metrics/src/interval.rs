@@ -13,17 +13,20 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Confidence interval of a quantile (0.5 is the median) from order statistics, without an assumption about the distribution.
+/// Confidence interval of a quantile (0.5 is the median) from order statistics, without an
+/// assumption about the distribution.
 ///
-/// The number of draws below the true quantile is binomial; the ends are the order statistics that this number leaves
-/// outside with probability at most `(1 - confidence) / 2` each (David and Nagaraja, *Order Statistics*, section 7.1).
+/// The number of draws below the true quantile is binomial; the ends are the order statistics that
+/// this number leaves outside with probability at most `(1 - confidence) / 2` each (David and
+/// Nagaraja, *Order Statistics*, section 7.1).
 ///
-/// `independent` says how many of the values count as independent draws: pass `sorted.len()` for a plain sample, fewer
-/// where values hang together (the elements of a product share rows). Each draw then stands for a run of neighbours in
-/// rank, and the ends are taken at the outer end of the runs.
+/// `independent` says how many of the values count as independent draws: pass `sorted.len()` for a
+/// plain sample, fewer where values hang together (the elements of a product share rows). Each draw
+/// then stands for a run of neighbours in rank, and the ends are taken at the outer end of the
+/// runs.
 ///
-/// `None` if the sample is too small for such a confidence (below 6 draws for a median at 95 %), or if `quantile` or
-/// `confidence` is not strictly between 0 and 1. `sorted` must be ascending.
+/// `None` if the sample is too small for such a confidence (below 6 draws for a median at 95 %), or
+/// if `quantile` or `confidence` is not strictly between 0 and 1. `sorted` must be ascending.
 ///
 /// ```
 /// use mantissa_metrics::quantile_interval;
@@ -38,25 +41,37 @@ pub fn quantile_interval(
     independent: usize,
     confidence: f64,
 ) -> Option<Interval> {
+    let (low, high) = interval_ranks(sorted.len(), quantile, independent, confidence)?;
+    Some(Interval {
+        low: sorted[low],
+        high: sorted[high],
+    })
+}
+
+/// Where in the order of `count` values the ends of [`quantile_interval`] stand.
+pub(crate) fn interval_ranks(
+    count: usize,
+    quantile: f64,
+    independent: usize,
+    confidence: f64,
+) -> Option<(usize, usize)> {
     let inside = |p: f64| p > 0.0 && p < 1.0;
-    let draws = independent.min(sorted.len());
+    let draws = independent.min(count);
     if draws == 0 || !inside(quantile) || !inside(confidence) {
         return None;
     }
     let (low, high) = binomial_ranks(draws, quantile, (1.0 - confidence) / 2.0)?;
-    // Rank r of `draws` stands for the values from r/draws to (r+1)/draws of the way; 128 bits hold the product.
-    let place = |rank: usize| (rank as u128 * sorted.len() as u128 / draws as u128) as usize;
-    let last = (((high + 1) as u128 * sorted.len() as u128).div_ceil(draws as u128) as usize)
-        .min(sorted.len())
-        - 1;
-    Some(Interval {
-        low: sorted[place(low)],
-        high: sorted[last],
-    })
+    // Draw r of `draws` stands for the ranks from r/draws to (r+1)/draws of the way; 128 bits hold
+    // the product.
+    let (count, draws) = (count as u128, draws as u128);
+    let first = low as u128 * count / draws;
+    let last = ((high as u128 + 1) * count).div_ceil(draws) - 1;
+    Some((first as usize, last as usize))
 }
 
-/// Confidence interval of a mean, `mean ± z s / √n` with the sample standard deviation s: the normal approximation of the
-/// central limit theorem. `None` below two values, if a value is not finite, or if `confidence` is not strictly between 0 and 1.
+/// Confidence interval of a mean, `mean ± z s / √n` with the sample standard deviation s: the
+/// normal approximation of the central limit theorem. `None` below two values, if a value is not
+/// finite, or if `confidence` is not strictly between 0 and 1.
 ///
 /// ```
 /// use mantissa_metrics::mean_interval;
@@ -78,10 +93,11 @@ pub fn mean_interval(values: &[f64], confidence: f64) -> Option<Interval> {
     })
 }
 
-/// Zero-based ranks (low, high) of the order statistics around a quantile that each leave at most `tail` outside.
+/// Zero-based ranks (low, high) of the order statistics around a quantile that each leave at most
+/// `tail` outside.
 ///
-/// With B ~ Binomial(n, p) the number of draws below the quantile, the r-th smallest (one-based) lies above the quantile
-/// with probability P(B < r) and below it with P(B >= r).
+/// With B ~ Binomial(n, p) the number of draws below the quantile, the r-th smallest (one-based)
+/// lies above the quantile with probability P(B < r) and below it with P(B >= r).
 fn binomial_ranks(n: usize, p: f64, tail: f64) -> Option<(usize, usize)> {
     let weights = BinomialWeights::new(n, p);
     let limit = tail * weights.sum();
@@ -103,13 +119,14 @@ fn binomial_ranks(n: usize, p: f64, tail: f64) -> Option<(usize, usize)> {
         }
         high = Some(below);
     }
-    // `low` draws or fewer below: the quantile is under order statistic low + 1 (one-based), low (zero-based).
-    // `high` draws or more below: the quantile is above order statistic `high` (one-based), high - 1 (zero-based).
+    // `low` draws or fewer below: the quantile is under order statistic low + 1 (one-based), low
+    // (zero-based). `high` draws or more below: the quantile is above order statistic `high`
+    // (one-based), high - 1 (zero-based).
     Some((low?, high?.checked_sub(1)?))
 }
 
-/// Binomial probabilities up to a common factor: 1 at the mode, and outwards from it until they vanish, so that neither
-/// factorials nor powers can overflow.
+/// Binomial probabilities up to a common factor: 1 at the mode, and outwards from it until they
+/// vanish, so that neither factorials nor powers can overflow.
 struct BinomialWeights {
     start: usize,
     weights: Vec<f64>,
@@ -171,8 +188,8 @@ fn normal_quantile(p: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// Distribution function of the standard normal: `1/2 + φ(x) (x + x³/3 + x⁵/15 + …)` (Marsaglia 2004, J. Stat. Softw. 11-4),
-/// exact to rounding in the middle.
+/// Distribution function of the standard normal: `1/2 + φ(x) (x + x³/3 + x⁵/15 + …)` (Marsaglia
+/// 2004, J. Stat. Softw. 11-4), exact to rounding in the middle.
 fn normal_cdf(x: f64) -> f64 {
     // Beyond nine deviations the tail is below the rounding of 1.
     if x.abs() > 9.0 {
@@ -206,7 +223,8 @@ mod tests {
 
     #[test]
     fn ranks_of_small_medians_match_the_tables() {
-        // Exact 95 % ranks (one-based) of the sign-test interval, e.g. Conover, Practical Nonparametric Statistics, table A3.
+        // Exact 95 % ranks (one-based) of the sign-test interval, e.g. Conover, Practical
+        // Nonparametric Statistics, table A3.
         for (n, low, high) in [
             (6, 1, 6),
             (9, 2, 8),

@@ -3,11 +3,43 @@
 //! Three questions, in the order in which a choice of numerics asks them:
 //!
 //! 1. *What do the values look like?* [`Moments`], [`ExponentHistogram`] and [`fit_student_t`].
-//! 2. *What does a numerics do to them?* [`quantization_error`]: SQNR, MSE, bias, cosine, underflow, saturation.
-//! 3. *What does it do to the product?* [`backward_error`]: |LR − Q(L,R)| / (|L||R|), element by element.
+//! 2. *What does a numerics do to them?* [`quantization_error`]: SQNR, MSE, bias, cosine,
+//!    underflow, saturation.
+//! 3. *What does it do to the product?* [`backward_error`]: |LR − Q(L,R)| / (|L||R|), element by
+//!    element.
 //!
-//! Everything here is deterministic: the same input gives the same bits, whatever the number of threads or the width of
-//! the machine's vectors.
+//! ```
+//! use mantissa_formats::RandomBits;
+//! use mantissa_metrics::{ExactProduct, Moments, fit_student_t, quantization_error, sample};
+//! use mantissa_quant::{Numerics, Operand};
+//!
+//! // Two matrices of 64 rows with heavy tails, to be multiplied along their 256 columns.
+//! let left = sample::student_t(3.0, RandomBits::new(1, 0), 64 * 256);
+//! let right = sample::student_t(3.0, RandomBits::new(1, 1), 64 * 256);
+//!
+//! assert!(Moments::of(&left).kurtosis().unwrap() > 3.0);
+//! assert!(fit_student_t(&left).unwrap().nu < 4.0);
+//!
+//! let (lhs, rhs) = (Operand::matrix(&left, 64, 256)?, Operand::matrix(&right, 64, 256)?);
+//! let exact = ExactProduct::new(&lhs, &rhs);
+//! let median = |token: &str| {
+//!     let numerics: Numerics = token.parse().unwrap();
+//!     let none = RandomBits::NONE;
+//!     exact.backward_error(&numerics, none, &numerics, none).unwrap().median
+//! };
+//! // With one scale for the whole tensor, tails like these need exponent bits; with a scale for
+//! // every 32 elements, mantissa bits are worth more.
+//! assert!(median("e4m3/tensor") < median("int8/tensor"));
+//! assert!(median("int8/block32") < median("e4m3/block32"));
+//!
+//! // The reason: one scale lets int8 lose small elements.
+//! let error = quantization_error(&lhs, &"int8/tensor".parse()?, RandomBits::NONE);
+//! assert!(error.underflow > 0.05 && error.saturation == 0.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Everything here is deterministic: the same input gives the same bits, whatever the number of
+//! threads or the width of the machine's vectors.
 #![forbid(unsafe_code)]
 
 mod backward;

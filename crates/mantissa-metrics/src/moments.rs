@@ -2,18 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Elements taken together: small enough to stay in the first-level cache between the two sweeps over them.
+/// Elements taken together: small enough to stay in the first-level cache between the two sweeps
+/// over them.
 const CHUNK: usize = 4096;
 
-/// Independent accumulators of a sweep. Fixed, so that the order of the additions, and with it every bit of the result,
-/// is the same on machines with narrow and with wide vectors.
+/// Independent accumulators of a sweep. Fixed, so that the order of the additions, and with it
+/// every bit of the result, is the same on machines with narrow and with wide vectors.
 const LANES: usize = 16;
 
 /// Count, extremes and the first four moments of the finite elements of a tensor.
 ///
-/// Elements are taken in chunks: a chunk's central sums are computed about the chunk's own mean, then merged into the
-/// running ones with the pairwise update formulas of Chan, Golub and LeVeque (1979), extended to the third and fourth
-/// order by Pébay (SAND2008-6212, 2008). The same formulas merge the moments of two shards.
+/// Elements are taken in chunks: a chunk's central sums are computed about the chunk's own mean,
+/// then merged into the running ones with the pairwise update formulas of Chan, Golub and LeVeque
+/// (1979), extended to the third and fourth order by Pébay (SAND2008-6212, 2008). The same formulas
+/// merge the moments of two shards.
 ///
 /// All moments are of the population (divided by the count, not by the count less one).
 ///
@@ -83,7 +85,8 @@ impl Moments {
         let (na, nb) = (self.count as f64, other.count as f64);
         let n = na + nb;
         let delta = other.mean - self.mean;
-        // Shares instead of counts keep every factor near one, so nothing overflows for long streams of large values.
+        // Shares instead of counts keep every factor near one, so nothing overflows for long
+        // streams of large values.
         let (pa, pb) = (na / n, nb / n);
         let between = delta * delta * pa * nb;
         let m4 = self.m4
@@ -124,7 +127,8 @@ impl Moments {
             .filter(|skewness| skewness.is_finite())
     }
 
-    /// Population kurtosis, `(m4/n) / (m2/n)^2`, 3 for a normal; undefined where the variance is zero.
+    /// Population kurtosis, `(m4/n) / (m2/n)^2`, 3 for a normal; undefined where the variance is
+    /// zero.
     pub fn kurtosis(&self) -> Option<f64> {
         let variance = self.variance().filter(|&v| v > 0.0)?;
         Some(self.m4 / self.count as f64 / (variance * variance))
@@ -135,8 +139,8 @@ impl Moments {
 /// Moments of at most [`CHUNK`] elements, about their own mean.
 #[inline(always)]
 fn of_chunk(chunk: &[f32]) -> Moments {
-    // Sums about a value of the chunk, not about zero: a constant chunk then has exactly its value as the mean and exactly
-    // zero central sums.
+    // Sums about a value of the chunk, not about zero: a constant chunk then has exactly its value
+    // as the mean and exactly zero central sums.
     let shift = chunk
         .iter()
         .copied()

@@ -1,6 +1,7 @@
 //! How errors that are not finite are written to a file.
 
-/// An error that may be infinite, because an element overflowed. JSON has no infinity and writes `null`; read back, `null` is infinity.
+/// An error that may be infinite, because an element overflowed. JSON has no infinity and writes
+/// `null`; read back, `null` is infinity.
 pub(crate) mod unbounded {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 const LARGEST_SAMPLE: usize = 16_384;
 /// Fewer elements than this say nothing about tails.
 const SMALLEST_SAMPLE: usize = 16;
-/// A sample with a larger share of one value has no maximum of likelihood: with nu = 0.5 the density at that value grows
-/// faster than the others' falls when the scale goes to zero, for a share above nu / (nu + 1).
+/// A sample with a larger share of one value has no maximum of likelihood: with nu = 0.5 the
+/// density at that value grows faster than the others' falls when the scale goes to zero, for a
+/// share above nu / (nu + 1).
 const LARGEST_TIE: f64 = 1.0 / 3.0;
 
 /// A Student-t distribution with location and scale.
@@ -26,23 +27,25 @@ pub struct StudentT {
 impl StudentT {
     /// Smallest `nu` a fit returns; heavier tails are reported as this.
     pub const MIN_NU: f64 = 0.5;
-    /// Largest `nu` a fit returns; lighter tails, a normal's included, are reported as this. No sample of the size a fit
-    /// looks at can tell a larger one from a normal.
+    /// Largest `nu` a fit returns; lighter tails, a normal's included, are reported as this. No
+    /// sample of the size a fit looks at can tell a larger one from a normal.
     pub const MAX_NU: f64 = 1000.0;
 }
 
 /// Fits location, scale and degrees of freedom by maximum likelihood.
 ///
-/// For a given `nu`, location and scale are found by the EM iteration with weights `(nu + 1) / (nu + ((x - location) / scale)^2)`
-/// in the faster form of Kent, Tyler and Vardi (1994), where the scale's sum is divided by the sum of the weights.
-/// Along that curve the likelihood is a function of `nu` alone, and the zero of its derivative is found by bracketing in `log nu`.
-/// This climbs to the same maximum as Liu and Rubin's ECME (1995), without its crawl where `nu` is large.
+/// For a given `nu`, location and scale are found by the EM iteration with weights `(nu + 1) / (nu
+/// + ((x - location) / scale)^2)` in the faster form of Kent, Tyler and Vardi (1994), where the
+/// scale's sum is divided by the sum of the weights. Along that curve the likelihood is a function
+/// of `nu` alone, and the zero of its derivative is found by bracketing in `log nu`. This climbs to
+/// the same maximum as Liu and Rubin's ECME (1995), without its crawl where `nu` is large.
 ///
-/// Infinities and NaNs are left out. Of more than 16384 elements, one of every stretch of equal length is taken, at
-/// a place drawn from a fixed seed, so that a regular layout of the tensor cannot align with the choice.
+/// Infinities and NaNs are left out. Of more than 16384 elements, one of every stretch of equal
+/// length is taken, at a place drawn from a fixed seed, so that a regular layout of the tensor
+/// cannot align with the choice.
 ///
-/// `None` for fewer than 16 finite elements, or if more than a third of them are one and the same value (a constant
-/// tensor, the output of a rectifier): the likelihood then has no maximum.
+/// `None` for fewer than 16 finite elements, or if more than a third of them are one and the same
+/// value (a constant tensor, the output of a rectifier): the likelihood then has no maximum.
 ///
 /// ```
 /// use mantissa_formats::RandomBits;
@@ -141,8 +144,8 @@ impl Curve<'_> {
         (self.location + shift, (second / weights).sqrt())
     }
 
-    /// Derivative of the mean log-likelihood by `log nu`, at the best location and scale for `nu`. (That these move with
-    /// `nu` adds nothing: the likelihood is stationary in them.)
+    /// Derivative of the mean log-likelihood by `log nu`, at the best location and scale for `nu`.
+    /// (That these move with `nu` adds nothing: the likelihood is stationary in them.)
     fn slope(&mut self, nu: f64) -> f64 {
         self.settle(nu);
         let inverse = 1.0 / (self.scale * self.scale * nu);
@@ -169,8 +172,8 @@ impl Curve<'_> {
         if slope_low <= 0.0 {
             return StudentT::MIN_NU;
         }
-        // The slope spans many orders of magnitude over the range: false position (in the Illinois form, which halves the
-        // value of an end that stays) alternates with bisection.
+        // The slope spans many orders of magnitude over the range: false position (in the Illinois
+        // form, which halves the value of an end that stays) alternates with bisection.
         const TOLERANCE: f64 = 1e-4;
         for turn in 0..60 {
             let middle = match turn % 3 {
@@ -196,8 +199,8 @@ impl Curve<'_> {
 /// Independent accumulators, so that the sums vectorise.
 const LANES: usize = 8;
 
-/// Logarithmic derivative of the gamma function for positive arguments: the recurrence ψ(x) = ψ(x+1) − 1/x up to 10, then
-/// the asymptotic series (NIST DLMF 5.11.2).
+/// Logarithmic derivative of the gamma function for positive arguments: the recurrence ψ(x) =
+/// ψ(x+1) − 1/x up to 10, then the asymptotic series (NIST DLMF 5.11.2).
 fn digamma(mut x: f64) -> f64 {
     let mut below = 0.0;
     while x < 10.0 {

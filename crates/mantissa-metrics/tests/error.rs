@@ -1,4 +1,5 @@
-//! Quantization errors against a reference written with the scalar codec, and the traps that other tools fell into.
+//! Quantization errors against a reference written with the scalar codec, and the traps that other
+//! tools fell into.
 
 use mantissa_formats::{Format, Overflow, RandomBits, Rounding, codec};
 use mantissa_metrics::{QuantizationError, cosine, quantization_error, sample};
@@ -103,8 +104,8 @@ fn strides_do_not_matter() {
 #[test]
 fn saturation_begins_where_the_maximum_is_no_longer_nearest() {
     let next = |x: f32| f32::from_bits(x.to_bits() + 1);
-    // E4M3's step at its maximum 448 is 32; the tie at 464 goes to the even 448. E5M2's step at 57344 is 8192; the tie at
-    // 61440 goes away from the odd 57344.
+    // E4M3's step at its maximum 448 is 32; the tie at 464 goes to the even 448. E5M2's step at
+    // 57344 is 8192; the tie at 61440 goes away from the odd 57344.
     for (numerics, inside, outside) in [
         ("e4m3/unscaled/saturate", 464.0, next(464.0)),
         (
@@ -134,7 +135,8 @@ fn dynamic_amax_scaling_never_saturates() {
 
 #[test]
 fn a_floored_shared_exponent_saturates_and_is_counted() {
-    // mxfp8: the block's amax 1.99 has exponent 0, so the scale is 2^-8 and 1.99 lies at 509, past 464.
+    // mxfp8: the block's amax 1.99 has exponent 0, so the scale is 2^-8 and 1.99 lies at 509, past
+    // 464.
     let mut block = [1.0f32; 32];
     block[7] = -1.99;
     let error = error_of(&block, "mxfp8");
@@ -222,7 +224,8 @@ fn what_is_undefined_is_none() {
 
 #[test]
 fn sqnr_of_a_uniform_input_is_six_decibels_a_bit() {
-    // A uniform input over [-1, 1] in steps of 1/127: SQNR = 10 log10((1/3) / (step²/12)) = 20 log10(2·127).
+    // A uniform input over [-1, 1] in steps of 1/127: SQNR = 10 log10((1/3) / (step²/12)) = 20
+    // log10(2·127).
     let values: Vec<f32> = (0..100_001)
         .map(|i| (i as f32 - 50_000.0) / 50_000.0)
         .collect();

@@ -1,4 +1,5 @@
-//! The exponent histogram against logarithms that cannot round, and its file form against hostile input.
+//! The exponent histogram against logarithms that cannot round, and its file form against hostile
+//! input.
 
 use mantissa_metrics::ExponentHistogram;
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
-//! Moments against closed forms, against a naive reference, and under every way of splitting the input.
+//! Moments against closed forms, against a naive reference, and under every way of splitting the
+//! input.
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{Moments, sample};
@@ -202,7 +203,8 @@ fn extreme_magnitudes_do_not_overflow() {
 
 #[test]
 fn a_small_spread_on_a_large_mean_survives() {
-    // Sums of squares about zero would lose all of it: the variance is 1e-12 of the square of the mean.
+    // Sums of squares about zero would lose all of it: the variance is 1e-12 of the square of the
+    // mean.
     let values: Vec<f32> = (0..8192)
         .map(|i| 1_000_000.0 + (i % 2) as f32 * 2.0)
         .collect();

@@ -9,7 +9,8 @@ fn draws(nu: f64, seed: u64, count: usize) -> Vec<f32> {
 
 #[test]
 fn nu_is_recovered() {
-    // Relative standard error of nu in percent at 16384 draws, about sqrt(nu) to nu in this range; the bounds are four of them.
+    // Relative standard error of nu in percent at 16384 draws, about sqrt(nu) to nu in this range;
+    // the bounds are four of them.
     for (nu, bound) in [
         (1.0, 0.05),
         (2.0, 0.07),
@@ -46,7 +47,8 @@ fn lighter_tails_than_a_normal_reach_the_cap() {
     let fit = fit_student_t(&uniform).unwrap();
     assert_eq!(fit.nu, StudentT::MAX_NU);
     assert!((fit.location - 499.5).abs() < 1e-6 * 499.5);
-    // A normal's maximum-likelihood scale, the standard deviation, within the hair that nu = 1000 is away from one.
+    // A normal's maximum-likelihood scale, the standard deviation, within the hair that nu = 1000
+    // is away from one.
     assert!((fit.scale - (1e6f64 / 12.0).sqrt()).abs() < 1.0, "{fit:?}");
 }
 
@@ -78,7 +80,8 @@ fn the_fit_follows_shift_and_scale() {
 fn the_fit_is_a_maximum_of_the_likelihood() {
     let values = draws(3.0, 21, 4096);
     let fit = fit_student_t(&values).unwrap();
-    // For odd nu the gamma functions are elementary, but differences of the likelihood in location and scale need none.
+    // For odd nu the gamma functions are elementary, but differences of the likelihood in location
+    // and scale need none.
     let likelihood = |location: f64, scale: f64| {
         let density = |x: &f32| {
             let d = (f64::from(*x) - location) / scale;
