@@ -1,2 +1,43 @@
-//! The `mantissa` command.
-fn main() {}
+//! The `mantissa` command: measure, choose, train, compare.
+#![forbid(unsafe_code)]
+
+mod atomic_file;
+mod cli;
+mod commands;
+mod error;
+mod report;
+mod safetensors_file;
+mod terminal;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Cli;
+use crate::error::Error;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("MANTISSA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .without_time()
+        .init();
+    match commands::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe, such as `head`, has seen enough.
+        Err(Error::Stdout(source)) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            terminal::complain("error", &error);
+            ExitCode::FAILURE
+        }
+    }
+}

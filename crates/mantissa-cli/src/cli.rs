@@ -1,0 +1,50 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{cast, demo, formats, inspect, plan, profile, train};
+
+/// Measures the numbers that flow through a network's products, chooses a number format for each, trains with them, and
+/// shows the evidence.
+///
+/// Without a command it runs `demo`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mantissa",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "A numerics is FORMAT[/GRANULARITY][/SCALE][/ROUNDING][/OVERFLOW], for example bf16, e4m3/tensor, \
+                  int8/channel, e5m2/unscaled, int8/block32/stochastic, mxfp8 or nvfp4. What is left out takes its \
+                  default.\n\nExamples:\n  \
+                  mantissa demo                                        the whole loop on a small BERT, a few minutes\n  \
+                  mantissa train --data text:book.txt --recipe fp8-hybrid --out run\n  \
+                  mantissa inspect model.safetensors                   what each format would do to the tensors\n  \
+                  mantissa cast model.safetensors --to e4m3 -o model-fp8.safetensors\n  \
+                  mantissa formats e4m3                                every value of a format\n\n\
+                  Logs go to stderr; MANTISSA_LOG=info or =debug shows more."
+)]
+pub struct Cli {
+    /// What to do; `demo` where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure a small BERT, choose its numerics, train with them, and compare with full precision
+    Demo(demo::Args),
+    /// Train on a text file under a recipe or a plan
+    Train(train::Args),
+    /// Measure the operands of every product during a short full-precision run
+    Profile(profile::Args),
+    /// Choose numerics from a profile, or explain a choice
+    Plan(plan::Args),
+    /// Tell what is in a safetensors file, and what each numerics would do to it
+    Inspect(inspect::Args),
+    /// Write a safetensors file's tensors as codes and scales
+    Cast(cast::Args),
+    /// List the number formats, or every value of one
+    Formats(formats::Args),
+}

@@ -1,0 +1,29 @@
+//! One module a command: its arguments, and `run`.
+
+pub mod cast;
+pub mod demo;
+pub mod formats;
+pub mod inspect;
+pub mod plan;
+pub mod profile;
+pub mod train;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::error::Error;
+
+/// Runs a command, `demo` with its defaults if none is given.
+pub fn run(command: Option<Command>) -> Result<(), Error> {
+    let demo = || Cli::parse_from(["mantissa", "demo"]).command;
+    match command.or_else(demo) {
+        Some(Command::Demo(args)) => demo::run(args),
+        Some(Command::Train(args)) => train::run(args),
+        Some(Command::Profile(args)) => profile::run(args),
+        Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Inspect(args)) => inspect::run(args),
+        Some(Command::Cast(args)) => cast::run(args),
+        Some(Command::Formats(args)) => formats::run(args),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,73 @@
+//! Why a command failed: each message is one sentence that names the thing and the remedy.
+
+use std::io;
+use std::path::PathBuf;
+
+use mantissa_formats::UnknownName;
+use mantissa_quant::ParseNumericsError;
+
+/// A failed command.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read `{}`: {source}; check the path and its permissions", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error(
+        "cannot write `{}`: {source}; choose a place that exists, may be written to and has room",
+        path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file to be written is already there.
+    #[error("`{}` exists; choose another name, or replace it with --force", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The output would replace the input.
+    #[error("`{}` is the file that is read; write to another one", path.display())]
+    OutputIsInput {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is no safetensors file, or a damaged or hostile one.
+    #[error("`{}` is not a valid safetensors file: {problem}; fetch or write it again", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor cannot be processed as asked.
+    #[error("tensor `{tensor}` of `{}` {problem}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
+    /// A format that does not exist.
+    #[error(transparent)]
+    Format(#[from] UnknownName),
+    /// A numerics that does not exist.
+    #[error(transparent)]
+    Numerics(#[from] ParseNumericsError),
+    /// A request that cannot be carried out.
+    #[error("{0}")]
+    Usage(String),
+    /// Standard output is closed or full.
+    #[error("cannot write to standard output: {0}; send it where there is room")]
+    Stdout(io::Error),
+}
