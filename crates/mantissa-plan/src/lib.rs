@@ -12,6 +12,44 @@
 //! | [`policy`] | which thresholds a pair must clear |
 //! | [`choose`](mod@choose) | the cheapest pair that clears the thresholds with confidence |
 //! | [`explain`](mod@explain) | one site's decisions in prose |
+//!
+//! # Example
+//!
+//! A recipe bound to the sites of a model, and a plan chosen from a profile:
+//!
+//! ```
+//! use mantissa_plan::{
+//!     OperandStatistics, Pass, PassSample, Plan, Policy, Profile, Recipe, Site, SiteKind, choose, explain,
+//! };
+//!
+//! let sites = [Site::new("encoder.query", SiteKind::Linear)];
+//! let plan = Plan::from_recipe(&Recipe::preset("fp8-hybrid")?, &sites)?;
+//! assert_eq!(plan.site("encoder.query")?.numerics.grad_rhs.right.to_string(), "e5m2");
+//!
+//! // One step's forward operands: 16 rows of each, 64 deep.
+//! let rows: Vec<f32> = (0..16 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
+//! let sample = PassSample {
+//!     step: 100,
+//!     batch: 1,
+//!     outer_left: 16,
+//!     outer_right: 16,
+//!     depth: 64,
+//!     left: rows.clone(),
+//!     right: rows.iter().map(|x| x * 0.02).collect(),
+//!     left_amax: 1.0,
+//!     right_amax: 0.02,
+//! };
+//! let left = OperandStatistics::of([1, 512, 64], 1.0, &sample.left);
+//! let right = OperandStatistics::of([1, 256, 64], 0.02, &sample.right);
+//! let mut profile = Profile::new(&sites);
+//! profile.record("encoder.query", Pass::Forward, sample, left, right)?;
+//!
+//! let plan = choose(&profile, &Policy::for_target("cpu-vnni")?)?;
+//! assert_eq!(plan.site("encoder.query")?.numerics.forward.left.to_string(), "int8");
+//! assert_eq!(Plan::from_toml(&plan.to_toml()?)?, plan);
+//! println!("{}", explain(&plan, "encoder.query")?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod candidates;

@@ -16,6 +16,9 @@ pub const SCHEMA: u32 = 1;
 /// How many samples of one pass a profile keeps; where there are more, the steps kept stay evenly spread.
 pub const SAMPLES_KEPT: usize = 8;
 
+/// Counts beyond this are no counts of elements, and their sums might overflow.
+const MOST_ELEMENTS: u64 = 1 << 53;
+
 /// Samples and statistics of the operands of every pass of every site of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -301,6 +304,20 @@ impl PassProfile {
         }
         for (role, statistics) in [("left", &self.left), ("right", &self.right)] {
             check_amax(role, statistics.amax, &[])?;
+            let Moments {
+                count,
+                zeros,
+                non_finite,
+                ..
+            } = statistics.moments;
+            if [count, zeros, non_finite, statistics.exponents.total()]
+                .iter()
+                .any(|&n| n > MOST_ELEMENTS)
+            {
+                return Err(format!(
+                    "the {role} operand's statistics count more than 2^53 elements"
+                ));
+            }
         }
         Ok(())
     }
@@ -346,6 +363,12 @@ impl PassSample {
     }
 
     fn check(&self) -> Result<(), String> {
+        if i64::try_from(self.step).is_err() {
+            return Err(format!(
+                "a sample has step {}; steps end at 2^63 - 1",
+                self.step
+            ));
+        }
         for (side, role) in ["left", "right"].into_iter().enumerate() {
             let (outer, rows, amax) = self.side(side);
             let count = self
