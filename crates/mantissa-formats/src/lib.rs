@@ -4,6 +4,7 @@
 
 pub mod codec;
 mod format;
+mod kernel;
 mod parse;
 mod random;
 mod rounding;

@@ -49,9 +49,57 @@ impl RandomBits {
 
     /// Writes the random bits of the elements from `start` on.
     pub fn fill(&self, start: u64, out: &mut [u32]) {
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = self.at(start + i as u64);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                self.for_each_block(start, out.len(), |at, bits| {
+                    out[at..at + bits.len()].copy_from_slice(bits)
+                })
+            },
+        );
+    }
+
+    /// Calls `visit` with the random bits of `len` elements from `start` on, in pieces of at most a block and each with its
+    /// distance from `start`. To be inlined into code that is compiled for a vector unit.
+    #[inline(always)]
+    pub(crate) fn for_each_block(
+        &self,
+        start: u64,
+        len: usize,
+        mut visit: impl FnMut(usize, &[u32]),
+    ) {
+        let skipped = (start % BLOCK as u64) as usize;
+        let first = start / BLOCK as u64;
+        let mut at = 0;
+        if skipped > 0 && len > 0 {
+            at = (BLOCK - skipped).min(len);
+            visit(0, &self.block(first)[skipped..skipped + at]);
         }
+        let mut block = first + u64::from(skipped > 0);
+        while len - at >= BLOCK {
+            visit(at, &self.block(block));
+            at += BLOCK;
+            block = block.wrapping_add(1);
+        }
+        if at < len {
+            visit(at, &self.block(block)[..len - at]);
+        }
+    }
+
+    /// The random bits of the elements of one block.
+    #[inline(always)]
+    fn block(&self, block: u64) -> [u32; BLOCK] {
+        let key = self.key();
+        let [low, high, stream_low, stream_high] = self.counter(block.wrapping_mul(LANES as u64));
+        let mut bits = [0; BLOCK];
+        for lane in 0..LANES {
+            // A block's first counter is a multiple of the lanes, so nothing carries.
+            let words = philox([low | lane as u32, high, stream_low, stream_high], key);
+            for (word, bits_of_word) in words.iter().enumerate() {
+                bits[word * LANES + lane] = *bits_of_word;
+            }
+        }
+        bits
     }
 
     const fn key(&self) -> [u32; 2] {
@@ -68,6 +116,7 @@ impl RandomBits {
     }
 }
 
+#[inline(always)]
 const fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     let mut round = 0;
     while round < ROUNDS {
@@ -110,5 +159,41 @@ mod tests {
             ),
             [0x4dfc_caba, 0x190a_87f0, 0xc473_62ba, 0xb6b5_242a]
         );
+    }
+    #[test]
+    fn a_filled_slice_holds_what_each_index_would() {
+        let random = RandomBits::new(0x0123_4567_89ab_cdef, 42);
+        for start in [
+            0,
+            1,
+            15,
+            63,
+            64,
+            65,
+            1000,
+            (1 << 32) * 4 - 100,
+            u64::MAX / 2,
+        ] {
+            for len in [0, 1, 15, 63, 64, 65, 200] {
+                let mut bits = vec![0; len];
+                random.fill(start, &mut bits);
+                for (i, bits) in bits.iter().enumerate() {
+                    assert_eq!(*bits, random.at(start + i as u64), "{start} {len} {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn seeds_and_streams_differ() {
+        let bits = |seed, stream| {
+            let mut bits = [0; 64];
+            RandomBits::new(seed, stream).fill(0, &mut bits);
+            bits
+        };
+        assert_ne!(bits(0, 0), bits(1, 0));
+        assert_ne!(bits(0, 0), bits(1 << 32, 0));
+        assert_ne!(bits(0, 0), bits(0, 1));
+        assert_ne!(bits(0, 0), bits(0, 1 << 32));
     }
 }

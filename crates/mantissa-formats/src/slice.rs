@@ -1,76 +1,71 @@
 //! Slices of elements: the codec at the speed of memory.
 
-use crate::{Format, Overflow, RandomBits, Rounding, codec};
+use std::sync::OnceLock;
 
-/// A format, a rounding and an overflow behaviour, ready to be applied to slices. It equals the scalar codec bit for bit, whatever
-/// the slice's length and wherever it starts.
+use crate::kernel::{
+    Grid, NEAREST, NEAREST_AWAY, SIGNED, SIGNED_NUMBERS_ONLY, STOCHASTIC, TOWARD_ZERO,
+    TWOS_COMPLEMENT,
+};
+use crate::{Format, Overflow, RandomBits, Rounding, Specials, codec};
+
+/// A format, a rounding and an overflow behaviour, ready to be applied to slices. It equals the scalar [`codec`] bit for bit,
+/// whatever the slice's length and wherever it starts.
 ///
 /// Element `i` of a slice reads the random bits of index `start + i`, so a tensor may be cut into pieces at will. Roundings other
 /// than [`Rounding::Stochastic`] read none: give them [`RandomBits::NONE`].
+///
+/// ```
+/// use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding};
+///
+/// let rounder = Rounder::new(Format::E4M3, Rounding::Nearest, Overflow::Saturate);
+/// let mut values = [0.3, -1.05, 1000.0];
+/// rounder.round(RandomBits::NONE, 0, &mut values);
+/// assert_eq!(values, [0.3125, -1.0, 448.0]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Rounder {
     format: Format,
     rounding: Rounding,
     overflow: Overflow,
+    /// `None` where elements go through the scalar codec.
+    grid: Option<Grid>,
+    /// The value of every byte, made when first asked for.
+    bytes: OnceLock<Box<[f32; 256]>>,
 }
 
 impl Rounder {
-    /// Prepares the constants and the decoding table.
+    /// Prepares the constants of the loops.
     pub fn new(format: Format, rounding: Rounding, overflow: Overflow) -> Self {
         Self {
             format,
             rounding,
             overflow,
+            grid: Grid::new(format, overflow),
+            bytes: OnceLock::new(),
         }
     }
 
     /// Replaces every value by the one it is rounded to.
     pub fn round(&self, random: RandomBits, start: u64, values: &mut [f32]) {
-        for (i, value) in values.iter_mut().enumerate() {
-            *value = codec::round(
-                self.format,
-                *value,
-                self.rounding,
-                self.overflow,
-                random.at(start + i as u64),
-            );
-        }
+        self.dispatch(random, start, InPlace(values));
     }
 
-    /// Writes the codes of `src`.
+    /// Writes the codes of `src`, right-aligned.
     ///
     /// # Panics
     /// If the lengths differ or the format is wider than 8 bits.
     pub fn encode_u8(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u8]) {
-        assert_eq!(src.len(), dst.len());
-        assert!(self.format.bits() <= 8);
-        for (i, (x, code)) in src.iter().zip(dst).enumerate() {
-            *code = codec::encode(
-                self.format,
-                *x,
-                self.rounding,
-                self.overflow,
-                random.at(start + i as u64),
-            ) as u8;
-        }
+        self.check(src.len(), dst.len(), 8);
+        self.dispatch(random, start, ToCodes(src, dst));
     }
 
-    /// Writes the codes of `src`.
+    /// Writes the codes of `src`, right-aligned.
     ///
     /// # Panics
     /// If the lengths differ or the format is wider than 16 bits.
     pub fn encode_u16(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u16]) {
-        assert_eq!(src.len(), dst.len());
-        assert!(self.format.bits() <= 16);
-        for (i, (x, code)) in src.iter().zip(dst).enumerate() {
-            *code = codec::encode(
-                self.format,
-                *x,
-                self.rounding,
-                self.overflow,
-                random.at(start + i as u64),
-            ) as u16;
-        }
+        self.check(src.len(), dst.len(), 16);
+        self.dispatch(random, start, ToCodes(src, dst));
     }
 
     /// Writes the values of `codes`.
@@ -78,9 +73,14 @@ impl Rounder {
     /// # Panics
     /// If the lengths differ or the format is wider than 8 bits.
     pub fn decode_u8(&self, codes: &[u8], dst: &mut [f32]) {
-        assert_eq!(codes.len(), dst.len());
+        self.check(codes.len(), dst.len(), 8);
+        let table = self.bytes.get_or_init(|| {
+            Box::new(std::array::from_fn(|code| {
+                codec::decode(self.format, code as u32)
+            }))
+        });
         for (code, x) in codes.iter().zip(dst) {
-            *x = codec::decode(self.format, u32::from(*code));
+            *x = table[usize::from(*code)];
         }
     }
 
@@ -89,9 +89,199 @@ impl Rounder {
     /// # Panics
     /// If the lengths differ or the format is wider than 16 bits.
     pub fn decode_u16(&self, codes: &[u16], dst: &mut [f32]) {
-        assert_eq!(codes.len(), dst.len());
-        for (code, x) in codes.iter().zip(dst) {
-            *x = codec::decode(self.format, u32::from(*code));
+        self.check(codes.len(), dst.len(), 16);
+        match (&self.grid, self.signs()) {
+            (Some(grid), SIGNED) => pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (code, x) in codes.iter().zip(dst) {
+                        *x = grid.decode(u32::from(*code));
+                    }
+                },
+            ),
+            _ => {
+                for (code, x) in codes.iter().zip(dst) {
+                    *x = codec::decode(self.format, u32::from(*code));
+                }
+            }
         }
+    }
+
+    fn check(&self, src: usize, dst: usize, bits: u32) {
+        assert_eq!(src, dst, "source and destination differ in length");
+        assert!(
+            self.format.bits() <= bits,
+            "{} does not fit {bits} bits",
+            self.format
+        );
+    }
+
+    fn signs(&self) -> u8 {
+        match self.format {
+            Format::Int { .. } => TWOS_COMPLEMENT,
+            Format::Float {
+                specials: Specials::NanAtNegativeZero,
+                ..
+            } => SIGNED_NUMBERS_ONLY,
+            _ => SIGNED,
+        }
+    }
+
+    /// Runs the loop for this format and rounding over `elements`.
+    fn dispatch(&self, random: RandomBits, start: u64, elements: impl Elements) {
+        match self.rounding {
+            Rounding::Nearest => self.dispatch_signs::<NEAREST>(random, start, elements),
+            Rounding::Stochastic => self.dispatch_signs::<STOCHASTIC>(random, start, elements),
+            Rounding::TowardZero => self.dispatch_signs::<TOWARD_ZERO>(random, start, elements),
+            Rounding::NearestAway => self.dispatch_signs::<NEAREST_AWAY>(random, start, elements),
+        }
+    }
+
+    fn dispatch_signs<const ROUNDING: u8>(
+        &self,
+        random: RandomBits,
+        start: u64,
+        mut elements: impl Elements,
+    ) {
+        match (&self.grid, self.signs()) {
+            (Some(grid), SIGNED) => vectorised::<ROUNDING, SIGNED>(grid, random, start, elements),
+            (Some(grid), SIGNED_NUMBERS_ONLY) => {
+                vectorised::<ROUNDING, SIGNED_NUMBERS_ONLY>(grid, random, start, elements);
+            }
+            (Some(grid), _) => {
+                vectorised::<ROUNDING, TWOS_COMPLEMENT>(grid, random, start, elements)
+            }
+            (None, _) => {
+                for i in 0..elements.len() {
+                    let bits = if ROUNDING == STOCHASTIC {
+                        random.at(start.wrapping_add(i as u64))
+                    } else {
+                        0
+                    };
+                    let encode =
+                        |x| codec::encode(self.format, x, self.rounding, self.overflow, bits);
+                    elements.one_by_reference(i, self.format, encode);
+                }
+            }
+        }
+    }
+}
+
+/// The loop, compiled for each instruction set and chosen by the processor it runs on.
+fn vectorised<const ROUNDING: u8, const SIGNS: u8>(
+    grid: &Grid,
+    random: RandomBits,
+    start: u64,
+    mut elements: impl Elements,
+) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            if ROUNDING == STOCHASTIC {
+                random.for_each_block(start, elements.len(), |at, bits| {
+                    elements.some::<ROUNDING, SIGNS>(grid, at, bits)
+                });
+            } else {
+                elements.all::<ROUNDING, SIGNS>(grid);
+            }
+        },
+    );
+}
+
+/// Where elements come from and what becomes of them.
+trait Elements {
+    fn len(&self) -> usize;
+    /// Every element, without random bits.
+    fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid);
+    /// As many elements from `at` on as there are random words.
+    fn some<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid, at: usize, random: &[u32]);
+    /// Element `i`, by the scalar codec.
+    fn one_by_reference(&mut self, i: usize, format: Format, encode: impl Fn(f32) -> u32);
+}
+
+struct InPlace<'a>(&'a mut [f32]);
+
+impl Elements for InPlace<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid) {
+        let grid = *grid;
+        for x in self.0.iter_mut() {
+            *x = grid.round::<ROUNDING, SIGNS>(*x, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn some<const ROUNDING: u8, const SIGNS: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        random: &[u32],
+    ) {
+        for (x, random) in self.0[at..at + random.len()].iter_mut().zip(random) {
+            *x = grid.round::<ROUNDING, SIGNS>(*x, *random);
+        }
+    }
+
+    fn one_by_reference(&mut self, i: usize, format: Format, encode: impl Fn(f32) -> u32) {
+        self.0[i] = codec::decode(format, encode(self.0[i]));
+    }
+}
+
+struct ToCodes<'a, C>(&'a [f32], &'a mut [C]);
+
+/// An integer that holds codes.
+trait Code {
+    fn holding(code: u32) -> Self;
+}
+
+impl Code for u8 {
+    #[inline(always)]
+    fn holding(code: u32) -> Self {
+        code as Self
+    }
+}
+
+impl Code for u16 {
+    #[inline(always)]
+    fn holding(code: u32) -> Self {
+        code as Self
+    }
+}
+
+impl<C: Code> Elements for ToCodes<'_, C> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid) {
+        let grid = *grid;
+        for (x, code) in self.0.iter().zip(self.1.iter_mut()) {
+            *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x, 0));
+        }
+    }
+
+    #[inline(always)]
+    fn some<const ROUNDING: u8, const SIGNS: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        random: &[u32],
+    ) {
+        let range = at..at + random.len();
+        let pairs = self.0[range.clone()].iter().zip(&mut self.1[range]);
+        for ((x, code), random) in pairs.zip(random) {
+            *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x, *random));
+        }
+    }
+
+    fn one_by_reference(&mut self, i: usize, _: Format, encode: impl Fn(f32) -> u32) {
+        self.1[i] = C::holding(encode(self.0[i]));
     }
 }
