@@ -3,6 +3,8 @@
 //! The generator is Philox4x32 with seven rounds (Salmon, Moraes, Dror, Shaw: *Parallel random numbers: as easy as 1, 2, 3*,
 //! SC 2011), the fewest rounds that pass BigCrush there.
 
+use pulp::{Simd, WithSimd};
+
 /// Multipliers of the two halves of the counter (Salmon et al. 2011, table 2 and Random123's `philox.h`).
 const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
 /// What the key grows by each round: the golden ratio and the square root of three less one, as 32-bit fractions.
@@ -49,14 +51,11 @@ impl RandomBits {
 
     /// Writes the random bits of the elements from `start` on.
     pub fn fill(&self, start: u64, out: &mut [u32]) {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                self.for_each_block(start, out.len(), |at, bits| {
-                    out[at..at + bits.len()].copy_from_slice(bits)
-                })
-            },
-        );
+        pulp::Arch::new().dispatch(Fill {
+            random: *self,
+            start,
+            out,
+        });
     }
 
     /// Calls `visit` with the random bits of `len` elements from `start` on, in pieces of at most a block and each with its
@@ -68,21 +67,19 @@ impl RandomBits {
         len: usize,
         mut visit: impl FnMut(usize, &[u32]),
     ) {
-        let skipped = (start % BLOCK as u64) as usize;
-        let first = start / BLOCK as u64;
         let mut at = 0;
-        if skipped > 0 && len > 0 {
-            at = (BLOCK - skipped).min(len);
-            visit(0, &self.block(first)[skipped..skipped + at]);
-        }
-        let mut block = first + u64::from(skipped > 0);
-        while len - at >= BLOCK {
-            visit(at, &self.block(block));
-            at += BLOCK;
-            block = block.wrapping_add(1);
-        }
-        if at < len {
-            visit(at, &self.block(block)[..len - at]);
+        while at < len {
+            let index = start.wrapping_add(at as u64);
+            let within = (index % BLOCK as u64) as usize;
+            let count = (BLOCK - within).min(len - at);
+            let bits = self.block(index / BLOCK as u64);
+            if count == BLOCK {
+                // The same as below, with a length that the compiler knows.
+                visit(at, &bits);
+            } else {
+                visit(at, &bits[within..within + count]);
+            }
+            at += count;
         }
     }
 
@@ -95,9 +92,11 @@ impl RandomBits {
         for lane in 0..LANES {
             // A block's first counter is a multiple of the lanes, so nothing carries.
             let words = philox([low | lane as u32, high, stream_low, stream_high], key);
-            for (word, bits_of_word) in words.iter().enumerate() {
-                bits[word * LANES + lane] = *bits_of_word;
-            }
+            // Written out, for the compiler does not vectorise the lanes around a loop over the words.
+            bits[lane] = words[0];
+            bits[LANES + lane] = words[1];
+            bits[2 * LANES + lane] = words[2];
+            bits[3 * LANES + lane] = words[3];
         }
         bits
     }
@@ -113,6 +112,27 @@ impl RandomBits {
             self.stream as u32,
             (self.stream >> 32) as u32,
         ]
+    }
+}
+
+/// [`RandomBits::fill`] for any vector unit. (A closure would leave its loop out of line, compiled for none.)
+struct Fill<'a> {
+    random: RandomBits,
+    start: u64,
+    out: &'a mut [u32],
+}
+
+impl WithSimd for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.random.for_each_block(
+            self.start,
+            self.out.len(),
+            #[inline(always)]
+            |at, bits| self.out[at..at + bits.len()].copy_from_slice(bits),
+        );
     }
 }
 

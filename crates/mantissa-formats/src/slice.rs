@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use pulp::{Simd, WithSimd};
+
 use crate::kernel::{
     Grid, NEAREST, NEAREST_AWAY, SIGNED, SIGNED_NUMBERS_ONLY, STOCHASTIC, TOWARD_ZERO,
     TWOS_COMPLEMENT,
@@ -91,14 +93,7 @@ impl Rounder {
     pub fn decode_u16(&self, codes: &[u16], dst: &mut [f32]) {
         self.check(codes.len(), dst.len(), 16);
         match (&self.grid, self.signs()) {
-            (Some(grid), SIGNED) => pulp::Arch::new().dispatch(
-                #[inline(always)]
-                || {
-                    for (code, x) in codes.iter().zip(dst) {
-                        *x = grid.decode(u32::from(*code));
-                    }
-                },
-            ),
+            (Some(grid), SIGNED) => pulp::Arch::new().dispatch(Decode { grid, codes, dst }),
             _ => {
                 for (code, x) in codes.iter().zip(dst) {
                     *x = codec::decode(self.format, u32::from(*code));
@@ -144,13 +139,11 @@ impl Rounder {
         mut elements: impl Elements,
     ) {
         match (&self.grid, self.signs()) {
-            (Some(grid), SIGNED) => vectorised::<ROUNDING, SIGNED>(grid, random, start, elements),
+            (Some(grid), SIGNED) => run::<ROUNDING, SIGNED>(grid, random, start, elements),
             (Some(grid), SIGNED_NUMBERS_ONLY) => {
-                vectorised::<ROUNDING, SIGNED_NUMBERS_ONLY>(grid, random, start, elements);
+                run::<ROUNDING, SIGNED_NUMBERS_ONLY>(grid, random, start, elements)
             }
-            (Some(grid), _) => {
-                vectorised::<ROUNDING, TWOS_COMPLEMENT>(grid, random, start, elements)
-            }
+            (Some(grid), _) => run::<ROUNDING, TWOS_COMPLEMENT>(grid, random, start, elements),
             (None, _) => {
                 for i in 0..elements.len() {
                     let bits = if ROUNDING == STOCHASTIC {
@@ -167,25 +160,66 @@ impl Rounder {
     }
 }
 
-/// The loop, compiled for each instruction set and chosen by the processor it runs on.
-fn vectorised<const ROUNDING: u8, const SIGNS: u8>(
+/// Runs the loop on the best vector unit of the processor.
+fn run<const ROUNDING: u8, const SIGNS: u8>(
     grid: &Grid,
     random: RandomBits,
     start: u64,
-    mut elements: impl Elements,
+    elements: impl Elements,
 ) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            if ROUNDING == STOCHASTIC {
-                random.for_each_block(start, elements.len(), |at, bits| {
-                    elements.some::<ROUNDING, SIGNS>(grid, at, bits)
-                });
-            } else {
-                elements.all::<ROUNDING, SIGNS>(grid);
-            }
-        },
-    );
+    pulp::Arch::new().dispatch(Loop::<_, ROUNDING, SIGNS> {
+        grid,
+        random,
+        start,
+        elements,
+    });
+}
+
+/// The loop over elements for any vector unit. (A closure would leave it out of line, compiled for none.)
+struct Loop<'a, E, const ROUNDING: u8, const SIGNS: u8> {
+    grid: &'a Grid,
+    random: RandomBits,
+    start: u64,
+    elements: E,
+}
+
+impl<E: Elements, const ROUNDING: u8, const SIGNS: u8> WithSimd for Loop<'_, E, ROUNDING, SIGNS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        // A copy that nothing else can see, so that its fields stay in registers.
+        let grid = *self.grid;
+        if ROUNDING == STOCHASTIC {
+            self.random.for_each_block(
+                self.start,
+                self.elements.len(),
+                #[inline(always)]
+                |at, bits| self.elements.some::<ROUNDING, SIGNS>(&grid, at, bits),
+            );
+        } else {
+            self.elements.all::<ROUNDING, SIGNS>(&grid);
+        }
+    }
+}
+
+/// The decoding loop for any vector unit.
+struct Decode<'a> {
+    grid: &'a Grid,
+    codes: &'a [u16],
+    dst: &'a mut [f32],
+}
+
+impl WithSimd for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let grid = *self.grid;
+        for (code, x) in self.codes.iter().zip(self.dst) {
+            *x = grid.decode(u32::from(*code));
+        }
+    }
 }
 
 /// Where elements come from and what becomes of them.
@@ -209,7 +243,6 @@ impl Elements for InPlace<'_> {
 
     #[inline(always)]
     fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid) {
-        let grid = *grid;
         for x in self.0.iter_mut() {
             *x = grid.round::<ROUNDING, SIGNS>(*x, 0);
         }
@@ -261,7 +294,6 @@ impl<C: Code> Elements for ToCodes<'_, C> {
 
     #[inline(always)]
     fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid) {
-        let grid = *grid;
         for (x, code) in self.0.iter().zip(self.1.iter_mut()) {
             *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x, 0));
         }
