@@ -91,35 +91,24 @@ impl<'a> ExactProduct<'a> {
             (rhs.batch(), rhs.depth),
             "batch and depth of the operands of a product"
         );
-        let elements = lhs.batch() * lhs.outer * rhs.outer;
-        let (mut products, mut magnitudes) =
-            (Vec::with_capacity(elements), Vec::with_capacity(elements));
-        let arch = pulp::Arch::new();
-        for matrix in 0..lhs.batch() {
-            let (l, r) = (
-                Rows::pack(lhs, matrix, 1),
-                Rows::pack(rhs, matrix, TOGETHER),
-            );
-            arch.dispatch(|| {
-                for row in l.values.chunks_exact(l.depth) {
-                    let start = products.len();
-                    for columns in r.values.chunks_exact(r.depth * TOGETHER) {
-                        let (product, magnitude) = dots(row, columns);
-                        products.extend(product);
-                        magnitudes.extend(magnitude);
-                    }
-                    // The rows that padding added.
-                    products.truncate(start + rhs.outer);
-                    magnitudes.truncate(start + rhs.outer);
-                }
-            });
-        }
-        Self {
+        // Rows are padded before the surplus is cut off.
+        let elements = lhs.batch() * lhs.outer * rhs.outer + TOGETHER;
+        let mut exact = Self {
             lhs: *lhs,
             rhs: *rhs,
-            product: products,
-            magnitude: magnitudes,
+            product: Vec::with_capacity(elements),
+            magnitude: Vec::with_capacity(elements),
+        };
+        for matrix in 0..lhs.batch() {
+            pulp::Arch::new().dispatch(Matrix {
+                lhs: &Rows::pack(lhs, matrix, 1),
+                rhs: &Rows::pack(rhs, matrix, TOGETHER),
+                columns: rhs.outer,
+                product: &mut exact.product,
+                magnitude: &mut exact.magnitude,
+            });
         }
+        exact
     }
 
     /// Backward errors of the elements of another result for the same product, `[batch, m, n]`
@@ -217,6 +206,36 @@ impl Rows {
             }
         }
         Self { values, depth }
+    }
+}
+
+/// The product of one matrix of the batch, appended to what there is; instructions are chosen at
+/// run time.
+struct Matrix<'a> {
+    lhs: &'a Rows,
+    rhs: &'a Rows,
+    /// Rows of `rhs` without the padding.
+    columns: usize,
+    product: &'a mut Vec<f64>,
+    magnitude: &'a mut Vec<f64>,
+}
+
+impl pulp::WithSimd for Matrix<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        for row in self.lhs.values.chunks_exact(self.lhs.depth) {
+            let end = self.product.len() + self.columns;
+            for columns in self.rhs.values.chunks_exact(self.rhs.depth * TOGETHER) {
+                let (product, magnitude) = dots(row, columns);
+                self.product.extend(product);
+                self.magnitude.extend(magnitude);
+            }
+            // Without the rows that padding added.
+            self.product.truncate(end);
+            self.magnitude.truncate(end);
+        }
     }
 }
 

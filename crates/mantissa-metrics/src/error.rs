@@ -1,7 +1,7 @@
 //! What a numerics does to the elements of one operand.
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Numerics, Operand, quantize};
+use mantissa_quant::{Numerics, Operand, Quantized, quantize};
 use serde::{Deserialize, Serialize};
 
 /// How far quantized elements lie from their originals: x is an element, q its quantized value,
@@ -61,13 +61,11 @@ impl QuantizationError {
             quantized.len(),
             "originals and quantized values"
         );
-        let mut sums = Sums {
-            saturated,
-            ..Sums::default()
-        };
-        for (&x, &q) in original.iter().zip(quantized) {
-            sums.add(x, q);
-        }
+        let mut sums = pulp::Arch::new().dispatch(Pairs {
+            original,
+            quantized,
+        });
+        sums.saturated = saturated;
         sums.finish()
     }
 
@@ -108,22 +106,13 @@ pub fn quantization_error(
 ) -> QuantizationError {
     let quantized = quantize(operand, numerics, random);
     let edge = numerics.format.overflow_threshold();
-    let layout = quantized.layout;
-    let mut sums = Sums::default();
-    let rows = (0..operand.batch())
-        .flat_map(|matrix| (0..operand.outer).map(move |outer| (matrix, outer)));
-    for ((matrix, outer), values) in rows.zip(quantized.values.chunks_exact(operand.depth.max(1))) {
-        for (group, values) in values.chunks(layout.depth_group).enumerate() {
-            let start = group * layout.depth_group;
-            let scale = quantized.scales[layout.index(matrix, outer, start)];
-            for (depth, &value) in (start..).zip(values) {
-                let x = operand.at(matrix, outer, depth);
-                sums.saturated += u64::from((x / scale).abs() >= edge && x.is_finite());
-                sums.add(x, value * scale);
-            }
-        }
-    }
-    sums.finish()
+    pulp::Arch::new()
+        .dispatch(Groups {
+            operand,
+            quantized: &quantized,
+            edge,
+        })
+        .finish()
 }
 
 /// Cosine of the angle between two vectors, accumulated in f64; `None` if either is zero or has an
@@ -156,67 +145,178 @@ fn cosine_of(dot: f64, aa: f64, bb: f64) -> Option<f64> {
     cosine.is_finite().then(|| cosine.clamp(-1.0, 1.0))
 }
 
+/// Originals and quantized values, to be compared by instructions chosen at run time.
+struct Pairs<'a> {
+    original: &'a [f32],
+    quantized: &'a [f32],
+}
+
+impl pulp::WithSimd for Pairs<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Sums {
+        let mut sums = Sums::default();
+        // Stretches that 32-bit counters can count.
+        for (original, quantized) in self
+            .original
+            .chunks(STRETCH)
+            .zip(self.quantized.chunks(STRETCH))
+        {
+            sums.add(original, quantized, 1.0, f32::INFINITY);
+        }
+        sums
+    }
+}
+
+/// An operand and its quantized form, likewise.
+struct Groups<'a> {
+    operand: &'a Operand<'a>,
+    quantized: &'a Quantized,
+    edge: f32,
+}
+
+impl pulp::WithSimd for Groups<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Sums {
+        let Self {
+            operand,
+            quantized,
+            edge,
+        } = self;
+        let layout = quantized.layout;
+        let mut sums = Sums::default();
+        let mut row = vec![0.0; operand.depth];
+        let mut rows = quantized.values.chunks_exact(operand.depth.max(1));
+        for matrix in 0..operand.batch() {
+            for (outer, values) in (0..operand.outer).zip(&mut rows) {
+                for (depth, x) in row.iter_mut().enumerate() {
+                    *x = operand.at(matrix, outer, depth);
+                }
+                let stretch = layout.depth_group.min(STRETCH);
+                for (start, (xs, values)) in (0..)
+                    .step_by(stretch)
+                    .zip(row.chunks(stretch).zip(values.chunks(stretch)))
+                {
+                    let scale = quantized.scales[layout.index(matrix, outer, start)];
+                    sums.add(xs, values, scale, edge);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Elements that are compared in one go.
+const STRETCH: usize = 1 << 16;
+/// Independent accumulators; fixed, so that every machine adds in the same order.
+const LANES: usize = 8;
+
 /// Sums over pairs of an original and its quantized value.
 #[derive(Default)]
 struct Sums {
+    total: u64,
     count: u64,
-    non_finite: u64,
     overflowed: u64,
     underflowed: u64,
     saturated: u64,
-    signal: f64,
-    noise: f64,
-    error: f64,
-    quantized: f64,
-    dot: f64,
+    signal: [f64; LANES],
+    noise: [f64; LANES],
+    error: [f64; LANES],
+    quantized: [f64; LANES],
+    dot: [f64; LANES],
+}
+
+/// How many pairs of a stretch are what.
+#[derive(Default)]
+struct Counts {
+    finite: [u32; LANES],
+    overflowed: [u32; LANES],
+    underflowed: [u32; LANES],
+    saturated: [u32; LANES],
 }
 
 impl Sums {
+    /// Adds elements that share a scale; `values` are their quantized values divided by it.
     #[inline(always)]
-    fn add(&mut self, x: f32, q: f32) {
-        if !x.is_finite() {
-            self.non_finite += 1;
-            return;
+    fn add(&mut self, xs: &[f32], values: &[f32], scale: f32, edge: f32) {
+        let mut counts = Counts::default();
+        let (x_blocks, x_rest) = xs.as_chunks::<LANES>();
+        let (value_blocks, value_rest) = values.as_chunks::<LANES>();
+        for (xs, values) in x_blocks.iter().zip(value_blocks) {
+            self.add_block(&mut counts, xs, values, scale, edge);
         }
-        self.count += 1;
-        self.underflowed += u64::from(q == 0.0 && x != 0.0);
-        let x = f64::from(x);
-        self.signal += x * x;
-        if !q.is_finite() {
-            self.overflowed += 1;
-            return;
+        if !x_rest.is_empty() {
+            // NaN originals add nothing.
+            let (mut xs, mut values) = ([f32::NAN; LANES], [0.0; LANES]);
+            xs[..x_rest.len()].copy_from_slice(x_rest);
+            values[..value_rest.len()].copy_from_slice(value_rest);
+            self.add_block(&mut counts, &xs, &values, scale, edge);
         }
-        let q = f64::from(q);
-        let error = q - x;
-        self.noise += error * error;
-        self.error += error;
-        self.quantized += q * q;
-        self.dot += x * q;
+        let sum = |lanes: [u32; LANES]| u64::from(lanes.iter().sum::<u32>());
+        self.total += xs.len() as u64;
+        self.count += sum(counts.finite);
+        self.overflowed += sum(counts.overflowed);
+        self.underflowed += sum(counts.underflowed);
+        self.saturated += sum(counts.saturated);
+    }
+
+    #[inline(always)]
+    fn add_block(
+        &mut self,
+        counts: &mut Counts,
+        xs: &[f32; LANES],
+        values: &[f32; LANES],
+        scale: f32,
+        edge: f32,
+    ) {
+        for lane in 0..LANES {
+            let x = xs[lane];
+            let q = values[lane] * scale;
+            let finite = x.abs() < f32::INFINITY;
+            let kept = finite & (q.abs() < f32::INFINITY);
+            counts.finite[lane] += u32::from(finite);
+            counts.overflowed[lane] += u32::from(finite & !kept);
+            counts.underflowed[lane] += u32::from(finite & (q == 0.0) & (x != 0.0));
+            counts.saturated[lane] += u32::from(finite & ((x / scale).abs() >= edge));
+            // What is left out becomes a pair of zeros, what overflowed a pair without error.
+            let x = if finite { x } else { 0.0 };
+            let q = if kept { q } else { x };
+            let (x, q) = (f64::from(x), f64::from(q));
+            let error = q - x;
+            self.signal[lane] += x * x;
+            self.noise[lane] += error * error;
+            self.error[lane] += error;
+            self.quantized[lane] += q * q;
+            self.dot[lane] += x * q;
+        }
     }
 
     fn finish(&self) -> QuantizationError {
         let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { sum / count as f64 };
-        let total = self.count + self.non_finite;
+        let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
+        let (signal, noise) = (sum(self.signal), sum(self.noise));
         let bounded = self.overflowed == 0;
         QuantizationError {
             count: self.count,
-            non_finite: self.non_finite,
-            signal: mean(self.signal, self.count),
+            non_finite: self.total - self.count,
+            signal: mean(signal, self.count),
             mse: if bounded {
-                mean(self.noise, self.count)
+                mean(noise, self.count)
             } else {
                 f64::INFINITY
             },
-            sqnr_db: (bounded && self.noise > 0.0)
-                .then(|| 10.0 * (self.signal / self.noise).log10()),
-            bias: mean(self.error, self.count - self.overflowed),
+            sqnr_db: (bounded && noise > 0.0).then(|| 10.0 * (signal / noise).log10()),
+            bias: mean(sum(self.error), self.count - self.overflowed),
             cosine: if bounded {
-                cosine_of(self.dot, self.signal, self.quantized)
+                cosine_of(sum(self.dot), signal, sum(self.quantized))
             } else {
                 None
             },
-            underflow: mean(self.underflowed as f64, total),
-            saturation: mean(self.saturated as f64, total),
+            underflow: mean(self.underflowed as f64, self.total),
+            saturation: mean(self.saturated as f64, self.total),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Moments {
     pub fn push(&mut self, values: &[f32]) {
         let arch = pulp::Arch::new();
         for chunk in values.chunks(CHUNK) {
-            self.merge(&arch.dispatch(|| of_chunk(chunk)));
+            self.merge(&arch.dispatch(Chunk(chunk)));
         }
     }
 
@@ -136,16 +136,25 @@ impl Moments {
     }
 }
 
+/// At most [`CHUNK`] elements, to be summed by instructions chosen at run time. (A closure would be
+/// compiled for the oldest machine: its call is not inlined into the code for newer ones.)
+struct Chunk<'a>(&'a [f32]);
+
+impl pulp::WithSimd for Chunk<'_> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Moments {
+        of_chunk(self.0)
+    }
+}
+
 /// Moments of at most [`CHUNK`] elements, about their own mean.
 #[inline(always)]
 fn of_chunk(chunk: &[f32]) -> Moments {
     // Sums about a value of the chunk, not about zero: a constant chunk then has exactly its value
     // as the mean and exactly zero central sums.
-    let shift = chunk
-        .iter()
-        .copied()
-        .find(|&x| is_finite(x))
-        .map_or(0.0, f64::from);
+    let shift = chunk.iter().copied().find(|&x| is_finite(x)).unwrap_or(0.0);
     let mut first = FirstSweep::default();
     let (blocks, rest) = chunk.as_chunks::<LANES>();
     for block in blocks {
@@ -173,7 +182,7 @@ fn of_chunk(chunk: &[f32]) -> Moments {
     moments.min_nonzero = (smallest < f32::INFINITY).then_some(smallest);
 
     let n = f64::from(finite);
-    let mean = shift + first.sum.iter().sum::<f64>() / n;
+    let mean = f64::from(shift) + first.sum.iter().sum::<f64>() / n;
     let mut second = SecondSweep::default();
     for block in blocks {
         second.add(block, mean);
@@ -215,11 +224,12 @@ impl Default for FirstSweep {
 
 impl FirstSweep {
     #[inline(always)]
-    fn add(&mut self, block: &[f32; LANES], shift: f64) {
+    fn add(&mut self, block: &[f32; LANES], shift: f32) {
         for lane in 0..LANES {
             let x = block[lane];
             let finite = is_finite(x);
-            self.sum[lane] += if finite { f64::from(x) - shift } else { 0.0 };
+            // Selecting before the subtraction keeps the loop free of branches; shift - shift adds nothing.
+            self.sum[lane] += f64::from(if finite { x } else { shift }) - f64::from(shift);
             let magnitude = if finite { x.abs() } else { 0.0 };
             self.finite[lane] += u32::from(finite);
             self.zeros[lane] += u32::from(finite & (magnitude == 0.0));
@@ -250,11 +260,7 @@ impl SecondSweep {
     fn add(&mut self, block: &[f32; LANES], mean: f64) {
         for lane in 0..LANES {
             let x = block[lane];
-            let d = if is_finite(x) {
-                f64::from(x) - mean
-            } else {
-                0.0
-            };
+            let d = (if is_finite(x) { f64::from(x) } else { mean }) - mean;
             let d2 = d * d;
             self.m2[lane] += d2;
             self.m3[lane] += d2 * d;

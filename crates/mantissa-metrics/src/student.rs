@@ -125,23 +125,21 @@ impl Curve<'_> {
     }
 
     fn step(&self, nu: f64) -> (f64, f64) {
-        let inverse = 1.0 / (self.scale * self.scale);
-        let (mut weights, mut first, mut second) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        for block in self.sample.chunks(LANES) {
-            for (lane, &x) in block.iter().enumerate() {
-                let d = x - self.location;
-                let weight = (nu + 1.0) / (nu + d * d * inverse);
-                weights[lane] += weight;
-                first[lane] += weight * d;
-                second[lane] += weight * d * d;
-            }
-        }
-        let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
-        let (weights, first, second) = (sum(weights), sum(first), sum(second));
+        let Self {
+            sample,
+            location,
+            scale,
+        } = *self;
+        let [weights, first, second] = pulp::Arch::new().dispatch(WeightedSums {
+            sample,
+            nu,
+            location,
+            scale,
+        });
         let shift = first / weights;
         // Sum of w (x - new location)^2, from the sums about the old one.
         let second = (second - shift * first).max(0.0);
-        (self.location + shift, (second / weights).sqrt())
+        (location + shift, (second / weights).sqrt())
     }
 
     /// Derivative of the mean log-likelihood by `log nu`, at the best location and scale for `nu`.
@@ -196,8 +194,43 @@ impl Curve<'_> {
     }
 }
 
-/// Independent accumulators, so that the sums vectorise.
-const LANES: usize = 8;
+/// Sums of the weights, and of the weighted deviations from `location` and their squares, by
+/// instructions chosen at run time.
+struct WeightedSums<'a> {
+    sample: &'a [f64],
+    nu: f64,
+    location: f64,
+    scale: f64,
+}
+
+impl pulp::WithSimd for WeightedSums<'_> {
+    type Output = [f64; 3];
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> [f64; 3] {
+        let inverse = 1.0 / (self.scale * self.scale);
+        let mut sums = [[0.0; LANES]; 3];
+        let mut add = |block: &[f64]| {
+            for (lane, &x) in block.iter().enumerate() {
+                let d = x - self.location;
+                let weight = (self.nu + 1.0) / (self.nu + d * d * inverse);
+                sums[0][lane] += weight;
+                sums[1][lane] += weight * d;
+                sums[2][lane] += weight * d * d;
+            }
+        };
+        let (blocks, rest) = self.sample.as_chunks::<LANES>();
+        for block in blocks {
+            add(block);
+        }
+        add(rest);
+        sums.map(|lanes| lanes.iter().sum())
+    }
+}
+
+/// Independent accumulators, so that the sums vectorise; fixed, so that every machine adds
+/// in the same order.
+const LANES: usize = 16;
 
 /// Logarithmic derivative of the gamma function for positive arguments: the recurrence ψ(x) =
 /// ψ(x+1) − 1/x up to 10, then the asymptotic series (NIST DLMF 5.11.2).
