@@ -146,7 +146,12 @@ fn listed(numerics: &BTreeMap<Role, Numerics>) -> String {
 }
 
 fn percent(share: f64) -> String {
-    format!("{:.3} %", 100.0 * share)
+    match 100.0 * share {
+        0.0 => "0 %".to_string(),
+        percent if percent.abs() < 0.01 => "less than 0.01 %".to_string(),
+        percent if percent.abs() < 10.0 => format!("{percent:.2} %"),
+        percent => format!("{percent:.0} %"),
+    }
 }
 
 fn write_line(text: &mut String, line: &str) {

@@ -205,6 +205,23 @@ impl SiteNumerics {
         }
     }
 
+    /// The six operands of the three passes with their numerics.
+    pub fn operands(&self) -> [(Pass, Role, Numerics); 6] {
+        let both = Pass::ALL.map(|pass| {
+            let ([left, right], numerics) = (pass.operands(), self.pass(pass));
+            [(pass, left, numerics.left), (pass, right, numerics.right)]
+        });
+        let [forward, grad_lhs, grad_rhs] = both;
+        [
+            forward[0],
+            forward[1],
+            grad_lhs[0],
+            grad_lhs[1],
+            grad_rhs[0],
+            grad_rhs[1],
+        ]
+    }
+
     /// Whether no operand of any pass is quantized.
     pub fn is_fp32(&self) -> bool {
         Pass::ALL.iter().all(|&pass| self.pass(pass).is_fp32())

@@ -160,7 +160,8 @@ fn profiles_of_different_models_do_not_merge() {
 #[test]
 fn what_contradicts_itself_is_not_recorded() {
     let mut measured = Profile::new(&sites());
-    let cases: [(fn(&mut PassSample), &str); 6] = [
+    type Spoil = fn(&mut PassSample);
+    let cases: [(Spoil, &str); 6] = [
         (
             |sample| sample.depth = 11,
             "40 left elements where 1 x 4 x 11 are announced",

@@ -1,6 +1,6 @@
 //! Presets, rules, and what is said about rules that are wrong.
 
-use mantissa_plan::{LossScaling, Pass, Recipe, RecipeError, Site, SiteKind, SiteNumerics};
+use mantissa_plan::{LossScaling, Recipe, RecipeError, Site, SiteKind, SiteNumerics};
 
 fn bert() -> Vec<Site> {
     let mut sites = vec![Site::new("embeddings.token", SiteKind::Embedding)];
@@ -33,10 +33,10 @@ fn recipe(rules: &str) -> Recipe {
 }
 
 fn operands(numerics: &SiteNumerics) -> Vec<String> {
-    Pass::ALL
+    numerics
+        .operands()
         .iter()
-        .flat_map(|&pass| [numerics.pass(pass).left, numerics.pass(pass).right])
-        .map(|numerics| numerics.to_string())
+        .map(|(_, _, numerics)| numerics.to_string())
         .collect()
 }
 
