@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Interval;
 use crate::interval::interval_ranks;
+use crate::row::row;
 
 /// Distribution of the backward error of a product over its elements.
 ///
@@ -196,13 +197,17 @@ impl Rows {
     fn pack(operand: &Operand, matrix: usize, outer_multiple: usize) -> Self {
         let depth = operand.depth.next_multiple_of(LANES).max(LANES);
         let mut values = vec![0.0; operand.outer.next_multiple_of(outer_multiple) * depth];
-        for (outer, row) in values
+        let mut buffer = Vec::new();
+        for (outer, padded) in values
             .chunks_exact_mut(depth)
             .enumerate()
             .take(operand.outer)
         {
-            for (k, value) in row.iter_mut().enumerate().take(operand.depth) {
-                *value = f64::from(operand.at(matrix, outer, k));
+            for (value, &x) in padded
+                .iter_mut()
+                .zip(row(operand, matrix, outer, &mut buffer))
+            {
+                *value = f64::from(x);
             }
         }
         Self { values, depth }

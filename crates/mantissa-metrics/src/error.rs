@@ -4,6 +4,8 @@ use mantissa_formats::RandomBits;
 use mantissa_quant::{Numerics, Operand, Quantized, quantize};
 use serde::{Deserialize, Serialize};
 
+use crate::row::row;
+
 /// How far quantized elements lie from their originals: x is an element, q its quantized value,
 /// scale included.
 ///
@@ -188,17 +190,15 @@ impl pulp::WithSimd for Groups<'_> {
         } = self;
         let layout = quantized.layout;
         let mut sums = Sums::default();
-        let mut row = vec![0.0; operand.depth];
+        let mut buffer = Vec::new();
         let mut rows = quantized.values.chunks_exact(operand.depth.max(1));
         for matrix in 0..operand.batch() {
             for (outer, values) in (0..operand.outer).zip(&mut rows) {
-                for (depth, x) in row.iter_mut().enumerate() {
-                    *x = operand.at(matrix, outer, depth);
-                }
+                let xs = row(operand, matrix, outer, &mut buffer);
                 let stretch = layout.depth_group.min(STRETCH);
                 for (start, (xs, values)) in (0..)
                     .step_by(stretch)
-                    .zip(row.chunks(stretch).zip(values.chunks(stretch)))
+                    .zip(xs.chunks(stretch).zip(values.chunks(stretch)))
                 {
                     let scale = quantized.scales[layout.index(matrix, outer, start)];
                     sums.add(xs, values, scale, edge);

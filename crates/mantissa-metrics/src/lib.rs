@@ -47,6 +47,7 @@ mod error;
 mod histogram;
 mod interval;
 mod moments;
+mod row;
 pub mod sample;
 mod serial;
 mod student;

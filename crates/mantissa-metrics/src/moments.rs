@@ -225,8 +225,7 @@ impl Default for FirstSweep {
 impl FirstSweep {
     #[inline(always)]
     fn add(&mut self, block: &[f32; LANES], shift: f32) {
-        for lane in 0..LANES {
-            let x = block[lane];
+        for (lane, &x) in block.iter().enumerate() {
             let finite = is_finite(x);
             // Selecting before the subtraction keeps the loop free of branches; shift - shift adds nothing.
             self.sum[lane] += f64::from(if finite { x } else { shift }) - f64::from(shift);
@@ -258,8 +257,7 @@ struct SecondSweep {
 impl SecondSweep {
     #[inline(always)]
     fn add(&mut self, block: &[f32; LANES], mean: f64) {
-        for lane in 0..LANES {
-            let x = block[lane];
+        for (lane, &x) in block.iter().enumerate() {
             let d = (if is_finite(x) { f64::from(x) } else { mean }) - mean;
             let d2 = d * d;
             self.m2[lane] += d2;
