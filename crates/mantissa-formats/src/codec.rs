@@ -159,16 +159,12 @@ struct Fixed {
 /// |x| in multiples of `2^unit_exponent`.
 fn in_units(x: f32, unit_exponent: i32) -> Fixed {
     let (significand, exponent) = split(x);
-    let wide = u128::from(significand) << 64;
-    let shift = (unit_exponent - (exponent - F32_MANTISSA_BITS)).min(127);
-    let fixed = if shift >= 0 {
-        wide >> shift
-    } else {
-        wide << -shift
-    };
+    // Never negative: a unit is at least the worth of the significand's last bit.
+    let shift = unit_exponent - (exponent - F32_MANTISSA_BITS);
+    let fixed = u64::from(significand) << 32 >> shift.min(63);
     Fixed {
-        whole: (fixed >> 64) as u64,
-        fraction: (fixed >> 32) as u32,
+        whole: fixed >> 32,
+        fraction: fixed as u32,
     }
 }
 

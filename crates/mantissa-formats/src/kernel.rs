@@ -1,9 +1,8 @@
 //! One element, without branches: the loop bodies of the slice codec, for the compiler to vectorise.
 //!
-//! A magnitude's f32 bit pattern is ordered like the magnitude itself, and dropping low bits of it rounds towards zero at constant
-//! relative spacing. So in the normal range rounding is one integer addition, whose carry may run into the exponent as it should,
-//! and one mask. Below the smallest normal number the spacing is constant instead; there the magnitude is counted in multiples
-//! of the smallest subnormal. Both are computed and one is selected.
+//! A magnitude's f32 bit pattern is ordered like the magnitude itself, and dropping its low bits rounds towards zero. So rounding is
+//! one integer addition, whose carry may run into the exponent as it should, and one mask: of a constant width in the normal
+//! range, and of one bit more for every binade below it, where the spacing of the format stays constant.
 
 use crate::{Format, Overflow, Rounding, Specials, codec};
 
@@ -23,7 +22,6 @@ pub(crate) const TWOS_COMPLEMENT: u8 = 2;
 const SIGN: u32 = 1 << 31;
 const INFINITY: u32 = f32::INFINITY.to_bits();
 const MANTISSA_BITS: u32 = 23;
-const HIDDEN: u32 = 1 << MANTISSA_BITS;
 
 /// What the loops need to know of a format, an overflow behaviour included. Fields in f32 bits and in codes.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +31,6 @@ pub(crate) struct Grid {
     /// What nearest rounding adds: just under half of the dropped range, and the lowest kept bit where one is dropped.
     below_half: u32,
     lowest_kept: u32,
-    half: u32,
     /// f32 bits where constant relative spacing begins: zero where f32's own subnormals have the format's spacing, above every
     /// number for integers.
     min_normal: u32,
@@ -41,7 +38,7 @@ pub(crate) struct Grid {
     min_subnormal: f32,
     /// Adding this number leaves an f32 no bits below the smallest subnormal; the hardware rounds them to nearest.
     shifter: f32,
-    /// The exponent field of an f32 whose last bit is worth one smallest subnormal.
+    /// The exponent field of an f32 whose last bit is worth one smallest subnormal; 0 where no exponent drops more bits than others.
     unit_field: i32,
     /// Difference of the exponent biases, in code units and in f32 bits.
     rebias_code: u32,
@@ -100,7 +97,6 @@ impl Grid {
             dropped,
             below_half: half.saturating_sub(1),
             lowest_kept: u32::from(dropped > 0),
-            half,
             min_normal: match format {
                 Format::Int { .. } => !0 >> 1,
                 _ if full_range => 0,
@@ -112,7 +108,11 @@ impl Grid {
             } else {
                 min_subnormal * codec::exp2(23)
             },
-            unit_field: (min_subnormal.to_bits() >> MANTISSA_BITS) as i32 + MANTISSA_BITS as i32,
+            unit_field: if full_range {
+                0
+            } else {
+                (min_subnormal.to_bits() >> MANTISSA_BITS) as i32 + MANTISSA_BITS as i32
+            },
             rebias_code: rebias << mantissa_bits,
             rebias_bits: rebias << MANTISSA_BITS,
             max_code,
@@ -137,20 +137,7 @@ impl Grid {
     #[inline(always)]
     pub(crate) fn round<const ROUNDING: u8, const SIGNS: u8>(&self, x: f32, random: u32) -> f32 {
         let magnitude = x.to_bits() & !SIGN;
-        let normal =
-            self.add_rounding::<ROUNDING>(magnitude, random) >> self.dropped << self.dropped;
-        let subnormal = if ROUNDING == NEAREST {
-            ((f32::from_bits(magnitude) + self.shifter) - self.shifter).to_bits()
-        } else {
-            (self.count_subnormals::<ROUNDING>(magnitude, random) as i32 as f32
-                * self.min_subnormal)
-                .to_bits()
-        };
-        let rounded = if magnitude < self.min_normal {
-            subnormal
-        } else {
-            normal
-        };
+        let rounded = self.round_magnitude::<ROUNDING>(magnitude, random);
         let limits = (self.max_bits, self.overflow_bits, self.nan_bits);
         let rounded = apply_limits::<ROUNDING>(magnitude, rounded, limits);
         f32::from_bits(rounded | self.sign::<SIGNS>(x, rounded, self.max_bits))
@@ -160,15 +147,11 @@ impl Grid {
     #[inline(always)]
     pub(crate) fn encode<const ROUNDING: u8, const SIGNS: u8>(&self, x: f32, random: u32) -> u32 {
         let magnitude = x.to_bits() & !SIGN;
-        let normal = (self.add_rounding::<ROUNDING>(magnitude, random) >> self.dropped)
-            .wrapping_sub(self.rebias_code);
-        let subnormal = if ROUNDING == NEAREST {
-            let shifted = f32::from_bits(magnitude) + self.shifter;
-            shifted.to_bits().wrapping_sub(self.shifter.to_bits())
-        } else {
-            self.count_subnormals::<ROUNDING>(magnitude, random)
-        };
-        let code = if magnitude < self.min_normal {
+        let rounded = self.round_magnitude::<ROUNDING>(magnitude, random);
+        let normal = (rounded >> self.dropped).wrapping_sub(self.rebias_code);
+        let shifted = f32::from_bits(rounded) + self.shifter;
+        let subnormal = shifted.to_bits().wrapping_sub(self.shifter.to_bits());
+        let code = if rounded < self.min_normal {
             subnormal
         } else {
             normal
@@ -207,38 +190,48 @@ impl Grid {
         f32::from_bits(value | (code & self.sign_bit) << self.sign_shift)
     }
 
-    /// The amount whose carry out of the dropped bits is the rounding, in the normal range.
+    /// The bits of the magnitude on a grid without upper end.
     #[inline(always)]
-    fn add_rounding<const ROUNDING: u8>(&self, magnitude: u32, random: u32) -> u32 {
-        magnitude
-            + match ROUNDING {
-                NEAREST => self.below_half + ((magnitude >> self.dropped) & self.lowest_kept),
-                // Shifted in two steps, for a shift by all 32 bits is none.
-                STOCHASTIC => (random >> 1) >> (31 - self.dropped),
-                NEAREST_AWAY => self.half,
-                _ => 0,
-            }
-    }
-
-    /// The magnitude in multiples of the smallest subnormal, rounded. Only right below the smallest normal number.
-    #[inline(always)]
-    fn count_subnormals<const ROUNDING: u8>(&self, magnitude: u32, random: u32) -> u32 {
-        let significand = (magnitude & (HIDDEN - 1)) | HIDDEN;
-        // Significand bits worth less than one smallest subnormal. Past 56 all of them are, and so far below that none shows
-        // in a 32-bit fraction; f32's subnormals, which have no hidden bit, end there as well.
-        let below = (self.unit_field - (magnitude >> MANTISSA_BITS) as i32).clamp(1, 56) as u32;
-        let whole = significand >> below.min(31);
-        let fraction = if below < 32 {
-            significand << (32u32.wrapping_sub(below) & 31)
-        } else {
-            significand >> (below.wrapping_sub(32) & 31)
-        };
+    fn round_magnitude<const ROUNDING: u8>(&self, magnitude: u32, random: u32) -> u32 {
         let amount = match ROUNDING {
+            NEAREST => return self.round_to_nearest(magnitude),
             STOCHASTIC => random,
             NEAREST_AWAY => 1 << 31,
             _ => 0,
         };
-        whole + u32::from(fraction > !amount)
+        // One more bit is dropped for every binade below the smallest normal number.
+        let exponent_field = (magnitude >> MANTISSA_BITS) as i32;
+        let dropped = (self.unit_field - exponent_field).max(self.dropped as i32) as u32;
+        let carry_in = amount.checked_shr(32u32.wrapping_sub(dropped)).unwrap_or(0);
+        let kept = u32::MAX.checked_shl(dropped).unwrap_or(0);
+        let fine = magnitude.wrapping_add(carry_in) & kept;
+        // Where the hidden bit is dropped as well, all that is left is a fraction of the smallest subnormal.
+        let significand = magnitude << 8 | 1 << 31;
+        let fraction = significand
+            .checked_shr(dropped.wrapping_sub(24))
+            .unwrap_or(0);
+        let coarse = if fraction > !amount {
+            self.min_subnormal.to_bits()
+        } else {
+            0
+        };
+        if dropped > MANTISSA_BITS {
+            coarse
+        } else {
+            fine
+        }
+    }
+
+    #[inline(always)]
+    fn round_to_nearest(&self, magnitude: u32) -> u32 {
+        let carry_in = self.below_half + ((magnitude >> self.dropped) & self.lowest_kept);
+        let normal = (magnitude + carry_in) >> self.dropped << self.dropped;
+        let subnormal = (f32::from_bits(magnitude) + self.shifter) - self.shifter;
+        if magnitude < self.min_normal {
+            subnormal.to_bits()
+        } else {
+            normal
+        }
     }
 
     /// The f32 sign that the result carries, if any.
