@@ -227,7 +227,8 @@ impl FirstSweep {
     fn add(&mut self, block: &[f32; LANES], shift: f32) {
         for (lane, &x) in block.iter().enumerate() {
             let finite = is_finite(x);
-            // Selecting before the subtraction keeps the loop free of branches; shift - shift adds nothing.
+            // Selecting before the subtraction keeps the loop free of branches; shift - shift adds
+            // nothing.
             self.sum[lane] += f64::from(if finite { x } else { shift }) - f64::from(shift);
             let magnitude = if finite { x.abs() } else { 0.0 };
             self.finite[lane] += u32::from(finite);
