@@ -23,8 +23,9 @@ impl AtomicFile {
             path: path.to_owned(),
             source,
         };
-        if path.is_dir() {
-            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        // Moving a file over a folder fails late, over a device such as /dev/null it succeeds.
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(failed(io::Error::other("it is not a regular file")));
         }
         if !replace && path.symlink_metadata().is_ok() {
             return Err(Error::Exists {

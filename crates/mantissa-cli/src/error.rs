@@ -58,6 +58,61 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// A configuration file is not one.
+    #[error("`{}` is no run configuration: {problem}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The folder of a run cannot be used as asked.
+    #[error("`{}` {problem}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
+    /// Training cannot go on.
+    #[error("training stopped at step {step}: {skips} steps in a row were skipped, the last because {cause}{saved}")]
+    Skips {
+        /// The step that would have come next.
+        step: u64,
+        /// How many steps were skipped in a row.
+        skips: u64,
+        /// Why the last was.
+        cause: String,
+        /// Where the last checkpoint is.
+        saved: String,
+    },
+    /// The synthetic source refused its configuration.
+    #[error(transparent)]
+    HiddenMarkov(#[from] mantissa_zoo::HiddenMarkovError),
+    /// The text cannot be trained on.
+    #[error(transparent)]
+    Text(#[from] mantissa_zoo::TextError),
+    /// The sizes make no network.
+    #[error(transparent)]
+    Bert(#[from] mantissa_zoo::BertError),
+    /// A recipe cannot be read or applied.
+    #[error(transparent)]
+    Recipe(#[from] mantissa::plan::RecipeError),
+    /// A plan cannot be read, written or bound.
+    #[error(transparent)]
+    Plan(#[from] mantissa::plan::PlanError),
+    /// A profile cannot be read or written.
+    #[error(transparent)]
+    Profile(#[from] mantissa::plan::ProfileError),
+    /// A target that does not exist.
+    #[error(transparent)]
+    Target(#[from] mantissa::plan::TargetError),
+    /// No plan can be chosen.
+    #[error(transparent)]
+    Choose(#[from] mantissa::plan::ChooseError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] mantissa::checkpoint::CheckpointError),
     /// A format that does not exist.
     #[error(transparent)]
     Format(#[from] UnknownName),

@@ -8,6 +8,7 @@ mod error;
 mod report;
 mod safetensors_file;
 mod terminal;
+mod training;
 
 use std::io;
 use std::process::ExitCode;

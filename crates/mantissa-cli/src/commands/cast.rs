@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mantissa_formats::{Format, Overflow, RandomBits, Rounding, encode};
-use mantissa_quant::{Granularity, Numerics, ScaleKind, StoredTensor, quantize_rows};
+use mantissa_formats::{Format, Overflow, RandomBits};
+use mantissa_quant::{Granularity, Numerics, StoredTensor, quantize_rows};
 use safetensors::Dtype;
 
 use crate::atomic_file::AtomicFile;
@@ -22,7 +22,7 @@ use crate::terminal::complain;
                   where the format is one of these, else U8 with one code a byte. Where the numerics is scaled, its \
                   scales are under NAME.scale, and a value is its code's value times its scale. Scales run along the last \
                   axis, which is 1 (channel) or ceil(K/n) (block<n>) long there; a tensor's single scale has shape []. \
-                  Scales are F32, or F8_E8M0 where they are e8m0. Other tensors are copied as they are.\n\n\
+                  Scales are F32. Other tensors are copied as they are.\n\n\
                   Examples:\n  mantissa cast model.safetensors --to e4m3 -o model-e4m3.safetensors\n  \
                   mantissa cast model.safetensors --to int8/channel -o model-int8.safetensors\n\n\
                   In PyTorch:\n  t = safetensors.torch.load_file('model-e4m3.safetensors')\n  \
@@ -185,25 +185,11 @@ fn scales(shape: &[usize], numerics: &Numerics, stored: &StoredTensor) -> NewTen
         (_, Some(last)) => *last = (*last).min(1),
         (_, None) => {}
     }
-    let (dtype, bytes) = if numerics.scale == ScaleKind::E8M0 {
-        let code = |scale: &f32| {
-            // exact: such a scale is a power of two in the range of E8M0
-            encode(
-                Format::E8M0,
-                *scale,
-                Rounding::Nearest,
-                Overflow::Saturate,
-                0,
-            ) as u8
-        };
-        (Dtype::F8_E8M0, stored.scales.iter().map(code).collect())
-    } else {
-        let bytes = stored.scales.iter().flat_map(|scale| scale.to_le_bytes());
-        (Dtype::F32, bytes.collect())
-    };
+    // F32 for every scale kind: PyTorch reads F8_E8M0 only since 2.7, and refuses the whole file before that.
+    let bytes = stored.scales.iter().flat_map(|scale| scale.to_le_bytes());
     NewTensor {
-        dtype,
+        dtype: Dtype::F32,
         shape,
-        bytes: Cow::Owned(bytes),
+        bytes: bytes.collect(),
     }
 }

@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     print(&format!(
         "{}\n{}",
         constants_table(&[constants]),
-        value_table(&values, format.bits() <= LISTED_BITS)
+        value_table(&values, format)
     ))
 }
 
@@ -158,6 +158,11 @@ fn constants_table(all: &[Constants]) -> String {
     let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
     // Every constant came from an f32, which is what it prints as.
     let short = |x: f64| exact(x as f32);
+    // These three are powers of two in every format.
+    let power = |x: f64| match x {
+        1.0 => "1".to_owned(),
+        _ => format!("2^{}", x.log2()),
+    };
     let rows = all.iter().map(|c| {
         let nan = c.nan_codes.iter().map(|&(first, last)| {
             if first == last {
@@ -174,9 +179,9 @@ fn constants_table(all: &[Constants]) -> String {
             optional(c.mantissa_bits.map(|n| n.to_string())),
             optional(c.bias.map(|n| n.to_string())),
             short(c.max_finite),
-            short(c.min_normal),
-            short(c.min_subnormal),
-            short(c.epsilon),
+            power(c.min_normal),
+            power(c.min_subnormal),
+            power(c.epsilon),
             optional(c.overflow_threshold.map(short)),
             yes(c.infinity),
             yes(c.negative_zero),
@@ -272,17 +277,17 @@ fn fields(format: Format, code: u32) -> String {
     }
 }
 
-fn value_table(values: &[Value], complete: bool) -> String {
+fn value_table(values: &[Value], format: Format) -> String {
     let rows = values.iter().map(|value| {
         vec![
-            format!("{:02x}", value.code),
+            hex(value.code, format.bits()),
             value.fields.clone(),
             value.text.clone(),
             value.class.to_owned(),
         ]
     });
     let list = table(&["code", "bits", "value", "class"], 4, rows.collect());
-    if complete {
+    if format.bits() <= LISTED_BITS {
         list
     } else {
         list + "Landmarks only: formats wider than 8 bits are not listed in full.\n"

@@ -1,12 +1,251 @@
 //! `mantissa train`.
 
+use std::path::PathBuf;
+
+use serde::Serialize;
+
 use crate::error::Error;
+use crate::terminal;
+use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
+use crate::training::trainer::open_source;
+use crate::training::{Progress, RunConfig, RunFolder, StepRecord, Trainer};
 
 /// Arguments of `mantissa train`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(
+    after_help = "A run is its configuration: --config FILE, with the options of this command on top of it. The result \
+                  is written to DIR/config.toml, so that the folder tells what was run and --resume needs nothing \
+                  else. A resumed run continues bit for bit.\n\nExamples:\n  \
+                  mantissa train --data text:book.txt --recipe bf16 --out runs/bf16\n  \
+                  mantissa train --data text:book.txt --recipe fp8-hybrid --model bert-mini --steps 5000 --out runs/fp8\n  \
+                  mantissa train --data text:book.txt --plan plan.toml --out runs/plan\n  \
+                  mantissa train --resume --out runs/fp8\n  \
+                  mantissa train --config run.toml --out runs/again --json | jq .loss"
+)]
+pub struct Args {
+    /// Folder of the run: configuration, plan, tokenizer, log, checkpoints, summary
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Continue the run in DIR from its last checkpoint
+    #[arg(long, conflicts_with_all = ["config", "configuration"])]
+    resume: bool,
+    /// Print one JSON object a step and a summary at the end to stdout, nothing else
+    #[arg(long)]
+    json: bool,
+    /// Threads to compute with; the numbers do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+/// Options that are also keys of the configuration file.
+#[derive(Debug, Default, clap::Args)]
+#[group(id = "configuration", multiple = true)]
+pub struct Configuration {
+    /// What to learn from: text:FILE (UTF-8), or hidden-markov, the synthetic source of the demo
+    #[arg(long, value_name = "SOURCE")]
+    pub data: Option<DataSource>,
+    /// Text file to evaluate on, instead of the last tenth of the data
+    #[arg(long, value_name = "FILE")]
+    pub validation: Option<PathBuf>,
+    /// What a token of a text is
+    #[arg(long)]
+    pub tokenizer: Option<TokenizerKind>,
+    /// Size of a byte-pair vocabulary
+    #[arg(long, value_name = "N")]
+    pub vocab_size: Option<usize>,
+    /// Sizes of the network; a configuration file takes any
+    #[arg(long)]
+    pub model: Option<ModelPreset>,
+    /// Recipe: fp32, bf16, fp16, fp8-hybrid, int8, int8-tensor, e5m2-unscaled, or a recipe file ending in .toml
+    #[arg(long, value_name = "NAME", conflicts_with = "plan")]
+    pub recipe: Option<String>,
+    /// Plan file, as `mantissa plan` writes it
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Training steps
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Sequences a step
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Peak learning rate
+    #[arg(long, value_name = "RATE")]
+    pub learning_rate: Option<f64>,
+    /// Seed of weights, data order and stochastic rounding
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Steps between checkpoints
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<u64>,
+}
+
+impl Configuration {
+    /// Puts what was given on the command line on top of `config`.
+    pub fn apply(self, config: &mut RunConfig) {
+        fn set<T>(value: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *value = given;
+            }
+        }
+        set(&mut config.data.source, self.data);
+        set(&mut config.data.tokenizer, self.tokenizer);
+        set(&mut config.data.vocab_size, self.vocab_size);
+        set(&mut config.model.preset, self.model);
+        set(&mut config.training.steps, self.steps);
+        set(&mut config.training.batch_size, self.batch_size);
+        set(&mut config.training.learning_rate, self.learning_rate);
+        set(&mut config.training.seed, self.seed);
+        set(&mut config.checkpoints.every, self.checkpoint_every);
+        if self.validation.is_some() {
+            config.data.validation = self.validation;
+        }
+        if self.recipe.is_some() || self.plan.is_some() {
+            config.numerics.recipe = self.recipe;
+            config.numerics.plan = self.plan;
+        }
+    }
+}
+
+/// One line of `--json`.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Step {
+        #[serde(flatten)]
+        record: &'a StepRecord,
+    },
+    Summary {
+        #[serde(flatten)]
+        summary: &'a Summary,
+    },
+}
+
+/// What a finished run came to.
+#[derive(Debug, Serialize)]
+struct Summary {
+    steps: u64,
+    final_loss: Option<f64>,
+    loss_floor: Option<f64>,
+    unigram_loss: f64,
+    skipped_steps: u64,
+    loss_scale: f32,
+    diverged: bool,
+    out: PathBuf,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> Result<(), Error> {
-    Err(Error::Usage("`mantissa train` is not built yet".to_owned()))
+pub fn run(args: Args) -> Result<(), Error> {
+    match args.threads {
+        None => train(args),
+        Some(threads) => {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.into())
+                .build()
+                .map_err(|error| Error::Usage(format!("cannot start {threads} threads: {error}")))?;
+            pool.install(|| train(args))
+        }
+    }
+}
+
+fn train(args: Args) -> Result<(), Error> {
+    let progress = Progress::default();
+    let (folder, config, mut trainer) = if args.resume {
+        let folder = RunFolder::open(&args.out)?;
+        let config = RunConfig::load(&folder.config())?;
+        let source = open_source(&config, Some(&folder))?;
+        let trainer = match mantissa::checkpoint::list(&folder.checkpoints())?.last() {
+            Some(checkpoint) => Trainer::resume(&config, source, checkpoint)?,
+            None => Trainer::new(&config, source, None)?,
+        };
+        (folder, config, trainer)
+    } else {
+        let mut config = match &args.config {
+            Some(path) => RunConfig::load(path)?,
+            None => RunConfig::default(),
+        };
+        args.configuration.apply(&mut config);
+        config.check()?;
+        let checked = open_source(&config, None)?;
+        // The folder appears only once data, model and plan are known to be good.
+        let trainer = Trainer::new(&config, checked, None)?;
+        let folder = RunFolder::create(&args.out)?;
+        folder.write_config(&config)?;
+        trainer.plan().save(folder.plan())?;
+        trainer.save_tokenizer(&folder.tokenizer())?;
+        (folder, config, trainer)
+    };
+
+    let mut log = folder.open_log(trainer.progress().step)?;
+    let steps = config.training.steps;
+    let bar = progress.steps("training", steps, trainer.progress().step);
+    let report_every = (steps / 20).max(1);
+    while trainer.progress().step < steps {
+        let record = trainer.step();
+        log.push(&record)?;
+        if args.json {
+            terminal::print_json(&Event::Step { record: &record }, false)?;
+        }
+        if let Some(cause) = &record.cause {
+            progress.line(&format!("step {} skipped: {cause}", record.step));
+        }
+        let loss = record.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
+        bar.set_message(format!("loss {loss}"));
+        bar.inc(1);
+        if bar.is_hidden() && !args.json && record.step.is_multiple_of(report_every) {
+            progress.line(&format!("step {:>6}/{steps}  loss {loss}", record.step));
+        }
+
+        let step = trainer.progress().step;
+        if step.is_multiple_of(config.checkpoints.every) || step == steps {
+            trainer.save(&folder, config.checkpoints.keep)?;
+        }
+        if trainer.skips_in_a_row() >= config.training.max_skips {
+            trainer.save(&folder, config.checkpoints.keep)?;
+            return Err(Error::Skips {
+                step,
+                skips: trainer.skips_in_a_row(),
+                cause: record.cause.unwrap_or_default(),
+                saved: format!("; the state is saved in {}", folder.checkpoints().display()),
+            });
+        }
+    }
+    bar.finish_and_clear();
+    for site in trainer.idle_sites() {
+        progress.line(&format!("warning: site {site} of the plan was never computed"));
+    }
+
+    let final_loss = trainer.evaluate();
+    let unigram_loss = trainer.source().unigram_loss();
+    let summary = Summary {
+        steps,
+        final_loss: Some(final_loss).filter(|loss| loss.is_finite()),
+        loss_floor: trainer.source().floor(),
+        unigram_loss,
+        skipped_steps: trainer.progress().skipped,
+        loss_scale: trainer.loss_scale(),
+        diverged: has_diverged(final_loss, unigram_loss),
+        out: folder.path().to_owned(),
+    };
+    folder.write_summary(&summary)?;
+    if args.json {
+        terminal::print_json(&Event::Summary { summary: &summary }, false)
+    } else {
+        let floor = summary.loss_floor.map_or(String::new(), |floor| format!(", floor {floor:.4}"));
+        terminal::print(&format!(
+            "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {unigram_loss:.4}{floor}), {} \
+             skipped; the run is in {}\n",
+            summary.skipped_steps,
+            folder.path().display()
+        ))
+    }
+}
+
+/// Whether a run has learnt nothing: its loss is not finite, or no better than knowing how frequent each token is.
+pub fn has_diverged(final_loss: f64, unigram_loss: f64) -> bool {
+    final_loss.is_nan() || final_loss >= unigram_loss
 }

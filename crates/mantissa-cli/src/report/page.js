@@ -4,6 +4,9 @@
   const element = (id) => document.getElementById(id);
   const dashes = [[], [10, 4], [2, 3], [10, 3, 2, 3], [5, 5], [14, 4], [1, 4]];
   let colour = readColours();
+  // On paper every chart is drawn, also those not scrolled to yet, and fits the width of a page.
+  let printing = false;
+  const PAPER_WIDTH = 680;
 
   function readColours() {
     const style = getComputedStyle(document.documentElement);
@@ -57,6 +60,8 @@
       },
     };
   }
+
+  const widthOf = (host) => printing ? Math.min(PAPER_WIDTH, host.clientWidth) : host.clientWidth;
 
   const axis = (label, more) => Object.assign({
     label, stroke: colour("quiet"), labelSize: 22, labelFont: "12px system-ui, sans-serif", font: "12px system-ui, sans-serif",
@@ -117,9 +122,9 @@
       ...(floor === null || floor === undefined ? [] : ["floor  " + short(floor)]),
     ].join("\n");
     return new uPlot({
-      width: host.clientWidth, height: 300, legend: { show: false }, cursor: { y: false, drag: { x: true, y: false } },
+      width: widthOf(host), height: 300, legend: { show: false }, cursor: { y: false, drag: { x: true, y: false } },
       scales: { x: { time: false }, y: options.logarithmic ? { distr: 3, log: 2 } : { range: shown.length ? [bottom - margin, top + margin] : [0, 1] } },
-      axes: [axis("step"), axis(label, { size: 64, values: (u, ticks) => ticks.map((t) => t === null ? "" : short(t)) })],
+      axes: [axis("step", { size: 34 }), axis(label, { size: 64, values: (u, ticks) => ticks.map((t) => t === null ? "" : short(t)) })],
       series: [{}, ...series], plugins: [cursorPlugin(host, describe)],
     }, data, host);
   }
@@ -239,31 +244,31 @@
     const exponents = counted.map(([exponent]) => exponent);
     const low = Math.min(-18, ...exponents) - 1;
     const high = Math.max(18, ...exponents.map((e) => e + 1)) + 1;
-    const from = Math.min(...exponents);
-    const span = Math.max(...exponents) - from + 1;
-    const share = new Array(span).fill(null);
-    for (const [exponent, count] of counted) share[exponent - from] = count / total;
+    const share = new Array(high - low).fill(null);
+    for (const [exponent, count] of counted) share[exponent - low] = count / total;
     const peak = Math.max(...share);
     const logarithmic = element("share-axis").value === "log";
-    const least = Math.min(...share.filter((s) => s > 0));
-    const height = 250;
-    const room = (lanes.length * LANE + 8) / (height - 50);
+    const least = Math.min(...share.filter((s) => s !== null));
+    const height = 300;
+    const room = (lanes.length * LANE + 8) / (height - 66);
     // The top of the axis is raised so that the tallest bar ends below the lanes.
     const range = logarithmic
       ? [10 ** Math.floor(Math.log10(least) - 0.3), peak * (10 ** (Math.log10(peak) - Math.floor(Math.log10(least) - 0.3))) ** (room / (1 - room))]
       : [0, peak / (1 - room)];
-    const steps = share.map((_, i) => from + i + 0.5);
+    const steps = share.map((_, i) => low + i + 0.5);
+    // No tick among the lanes, and on a logarithmic axis only the powers of ten.
+    const major = (u, splits) => splits.map((s) => s > peak * 1.5 || logarithmic && Math.abs(Math.log10(s) - Math.round(Math.log10(s))) > 1e-6 ? null : s);
     const describe = (u, i) => {
-      const exponent = from + i;
+      const exponent = low + i;
       const below = counted.filter(([e]) => e < exponent).reduce((sum, [, count]) => sum + count, 0) / total;
       return "2^" + exponent + " to 2^" + (exponent + 1) + "\n" + percent(share[i] ?? 0) + " of elements\n" + percent(below) + " smaller, zeros apart";
     };
     new uPlot({
-      width: host.clientWidth || card.clientWidth, height, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
+      width: widthOf(host), height, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: { x: { time: false, range: [low, high] }, y: logarithmic ? { distr: 3, range } : { range } },
       axes: [
-        axis("log₂ |x|", { incrs: [1, 2, 4, 8, 16, 32, 64], space: 36 }),
-        axis("share", { size: 56, filter: (u, splits) => splits.map((s) => s > peak * 1.5 || logarithmic && Math.abs(Math.log10(s) % 1) > 1e-6 ? null : s), values: (u, ticks) => ticks.map((t) => t === null ? "" : logarithmic ? "10^" + Math.round(Math.log10(t)) : percent(t)) }),
+        axis("log₂ |x|", { size: 34, incrs: [1, 2, 4, 8, 16, 32, 64], space: 36 }),
+        axis("share", { size: 56, filter: major, grid: { stroke: colour("rule"), width: 0.5, filter: major }, ticks: { stroke: colour("rule"), width: 0.5, filter: major }, values: (u, ticks) => ticks.map((t) => t === null ? "" : logarithmic ? "10^" + Math.round(Math.log10(t)) : percent(t)) }),
       ],
       series: [{}, { stroke: colour("bar"), fill: colour("bar"), paths: uPlot.paths.bars({ size: [1, Infinity], gap: 1 }), points: { show: false } }],
       hooks: { draw: [(u) => drawLanes(u, lanes)] },
@@ -302,7 +307,7 @@
       const space = node("div", undefined, "chart");
       card.append(space);
       grid.append(card);
-      seen.observe(card);
+      if (printing) drawOperand(card, operand); else seen.observe(card);
     }
     element("operand-count").textContent = matching.length + " of " + report.operands.length + " operands";
   }
@@ -373,11 +378,9 @@
     clearTimeout(pending);
     pending = setTimeout(drawAll, 150);
   });
-  for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", drawAll);
-  // Lazily drawn charts below the fold must be on paper too.
-  addEventListener("beforeprint", () => {
-    drawAll();
-    seen.disconnect();
-    document.querySelectorAll("#operand-charts .card").forEach((card) => drawOperand(card, report.operands[+card.dataset.operand]));
-  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  matchMedia("print").addEventListener("change", (event) => { printing = event.matches; drawAll(); });
+  for (const [event, state] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => { printing = state; drawAll(); });
+  }
 })();

@@ -127,7 +127,7 @@ pub(super) fn decisions(report: &Report) -> String {
         ("Pass", false),
         ("Left", false),
         ("Right", false),
-        ("Backward error", true),
+        ("Error", true),
         ("p95", true),
         ("Underflow", true),
         ("Bias", true),
@@ -158,7 +158,7 @@ pub(super) fn decisions(report: &Report) -> String {
         .collect();
     table(
         "decision-table",
-        "Backward error is |LR - Q(L,R)| / (|L||R|), the median over a product's elements.",
+        "Error is the backward error |LR - Q(L,R)| / (|L||R|), its median and 95th percentile over the elements of a product.",
         &headings,
         &rows,
     )

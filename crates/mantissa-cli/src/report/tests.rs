@@ -75,7 +75,7 @@ fn example() -> Report {
                     })
                     .filter(|(_, count)| *count > 0)
                     .collect();
-                let amax = 2f64.powf(centre + 2.5);
+                let amax = histogram.last().map_or(0.0, |(e, _)| 1.9 * 2f64.powi(*e));
                 let numerics: Numerics = if role == "grad" {
                     "e5m2/tensor"
                 } else {

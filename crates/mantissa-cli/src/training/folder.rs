@@ -1,0 +1,183 @@
+//! The folder of a run: configuration, plan, log, checkpoints, summary, report.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::config::RunConfig;
+use super::trainer::StepRecord;
+use crate::atomic_file::AtomicFile;
+use crate::error::Error;
+
+/// A run's folder.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run; it must not exist, or be empty.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Write {
+            path: path.to_owned(),
+            source,
+        };
+        match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(Error::Folder {
+                        path: path.to_owned(),
+                        problem: "is not empty; choose another folder with --out, or continue the run in it with \
+                                  --resume"
+                            .to_owned(),
+                    });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(path).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// The folder of a run that was started before.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let folder = Self {
+            path: path.to_owned(),
+        };
+        if folder.config().is_file() {
+            Ok(folder)
+        } else {
+            Err(Error::Folder {
+                path: path.to_owned(),
+                problem: "holds no run to resume: it has no config.toml; start one without --resume"
+                    .to_owned(),
+            })
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A folder inside, for a run that is part of this one.
+    pub fn inner(&self, name: &str) -> Result<Self, Error> {
+        Self::create(&self.path.join(name))
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// The plan file.
+    pub fn plan(&self) -> PathBuf {
+        self.path.join("plan.toml")
+    }
+
+    /// The profile file.
+    pub fn profile(&self) -> PathBuf {
+        self.path.join("profile.safetensors")
+    }
+
+    /// The tokenizer of a text.
+    pub fn tokenizer(&self) -> PathBuf {
+        self.path.join("tokenizer.json")
+    }
+
+    /// The log, one JSON object a step.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log.jsonl")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// The summary, one JSON object.
+    pub fn summary(&self) -> PathBuf {
+        self.path.join("summary.json")
+    }
+
+    /// The report page.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// Writes the configuration.
+    pub fn write_config(&self, config: &RunConfig) -> Result<(), Error> {
+        write(&self.config(), config.to_toml().as_bytes())
+    }
+
+    /// Writes the summary.
+    pub fn write_summary(&self, summary: &impl Serialize) -> Result<(), Error> {
+        let path = self.summary();
+        let text = serde_json::to_string_pretty(summary).map_err(|source| Error::Write {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        write(&path, (text + "\n").as_bytes())
+    }
+
+    /// Writes the report page.
+    pub fn write_report(&self, page: &str) -> Result<(), Error> {
+        write(&self.report(), page.as_bytes())
+    }
+
+    /// Opens the log for the steps from `next_step` on: what a killed run logged after its last checkpoint is
+    /// dropped, since those steps will be taken again.
+    pub fn open_log(&self, next_step: u64) -> Result<Log, Error> {
+        let path = self.log();
+        let kept: String = match fs::read_to_string(&path) {
+            Ok(text) => text
+                .lines()
+                .filter(|line| {
+                    serde_json::from_str::<StepRecord>(line)
+                        .is_ok_and(|record| record.step < next_step)
+                })
+                .map(|line| format!("{line}\n"))
+                .collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        write(&path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&path);
+        match file {
+            Ok(file) => Ok(Log { path, file }),
+            Err(source) => Err(Error::Write { path, source }),
+        }
+    }
+}
+
+/// The log of a run, open for the next step.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Appends a step.
+    pub fn push(&mut self, record: &StepRecord) -> Result<(), Error> {
+        let mut line = serde_json::to_string(record).expect("a record has no map with odd keys");
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(|source| Error::Write {
+                path: self.path.clone(),
+                source,
+            })
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = AtomicFile::create(path, true)?;
+    file.write(bytes)?;
+    file.commit()
+}

@@ -1,0 +1,12 @@
+//! A training run: its configuration, its loop, and the folder it leaves behind.
+
+pub mod config;
+pub mod folder;
+pub mod progress;
+pub mod schedule;
+pub mod trainer;
+
+pub use config::RunConfig;
+pub use folder::RunFolder;
+pub use progress::Progress;
+pub use trainer::{StepRecord, Trainer};
