@@ -166,10 +166,14 @@ impl Grid {
         }
     }
 
-    /// The value of a code of a floating format with signed zero.
+    /// The value of a code.
     #[inline(always)]
-    pub(crate) fn decode(&self, code: u32) -> f32 {
+    pub(crate) fn decode<const SIGNS: u8>(&self, code: u32) -> f32 {
+        if SIGNS == TWOS_COMPLEMENT {
+            return (((code << self.sign_shift) as i32) >> self.sign_shift) as f32;
+        }
         let magnitude = code & (self.sign_bit - 1);
+        let sign = code & self.sign_bit;
         let subnormal = (magnitude as i32 as f32 * self.min_subnormal).to_bits();
         let normal = (magnitude << self.dropped).wrapping_add(self.rebias_bits);
         let finite = if magnitude < self.subnormal_codes {
@@ -187,7 +191,10 @@ impl Grid {
         } else {
             finite
         };
-        f32::from_bits(value | (code & self.sign_bit) << self.sign_shift)
+        if SIGNS == SIGNED_NUMBERS_ONLY && magnitude == 0 && sign != 0 {
+            return f32::NAN;
+        }
+        f32::from_bits(value | sign << self.sign_shift)
     }
 
     /// The bits of the magnitude on a grid without upper end.

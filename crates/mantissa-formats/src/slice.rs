@@ -1,7 +1,5 @@
 //! Slices of elements: the codec at the speed of memory.
 
-use std::sync::OnceLock;
-
 use pulp::{Simd, WithSimd};
 
 use crate::kernel::{
@@ -24,15 +22,13 @@ use crate::{Format, Overflow, RandomBits, Rounding, Specials, codec};
 /// rounder.round(RandomBits::NONE, 0, &mut values);
 /// assert_eq!(values, [0.3125, -1.0, 448.0]);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rounder {
     format: Format,
     rounding: Rounding,
     overflow: Overflow,
     /// `None` where elements go through the scalar codec.
     grid: Option<Grid>,
-    /// The value of every byte, made when first asked for.
-    bytes: OnceLock<Box<[f32; 256]>>,
 }
 
 impl Rounder {
@@ -43,13 +39,12 @@ impl Rounder {
             rounding,
             overflow,
             grid: Grid::new(format, overflow),
-            bytes: OnceLock::new(),
         }
     }
 
     /// Replaces every value by the one it is rounded to.
     pub fn round(&self, random: RandomBits, start: u64, values: &mut [f32]) {
-        self.dispatch(random, start, InPlace(values));
+        self.run(random, start, InPlace(values));
     }
 
     /// Writes the codes of `src`, right-aligned.
@@ -58,7 +53,7 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 8 bits.
     pub fn encode_u8(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u8]) {
         self.check(src.len(), dst.len(), 8);
-        self.dispatch(random, start, ToCodes(src, dst));
+        self.run(random, start, ToCodes(src, dst));
     }
 
     /// Writes the codes of `src`, right-aligned.
@@ -67,7 +62,7 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 16 bits.
     pub fn encode_u16(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u16]) {
         self.check(src.len(), dst.len(), 16);
-        self.dispatch(random, start, ToCodes(src, dst));
+        self.run(random, start, ToCodes(src, dst));
     }
 
     /// Writes the values of `codes`.
@@ -76,14 +71,7 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 8 bits.
     pub fn decode_u8(&self, codes: &[u8], dst: &mut [f32]) {
         self.check(codes.len(), dst.len(), 8);
-        let table = self.bytes.get_or_init(|| {
-            Box::new(std::array::from_fn(|code| {
-                codec::decode(self.format, code as u32)
-            }))
-        });
-        for (code, x) in codes.iter().zip(dst) {
-            *x = table[usize::from(*code)];
-        }
+        self.decode(codes, dst);
     }
 
     /// Writes the values of `codes`.
@@ -92,11 +80,20 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 16 bits.
     pub fn decode_u16(&self, codes: &[u16], dst: &mut [f32]) {
         self.check(codes.len(), dst.len(), 16);
+        self.decode(codes, dst);
+    }
+
+    fn decode(&self, codes: &[impl Code], dst: &mut [f32]) {
+        let unit = pulp::Arch::new();
         match (&self.grid, self.signs()) {
-            (Some(grid), SIGNED) => pulp::Arch::new().dispatch(Decode { grid, codes, dst }),
-            _ => {
+            (Some(grid), SIGNED) => unit.dispatch(DecodeLoop::<_, SIGNED> { grid, codes, dst }),
+            (Some(grid), SIGNED_NUMBERS_ONLY) => {
+                unit.dispatch(DecodeLoop::<_, SIGNED_NUMBERS_ONLY> { grid, codes, dst })
+            }
+            (Some(grid), _) => unit.dispatch(DecodeLoop::<_, TWOS_COMPLEMENT> { grid, codes, dst }),
+            (None, _) => {
                 for (code, x) in codes.iter().zip(dst) {
-                    *x = codec::decode(self.format, u32::from(*code));
+                    *x = codec::decode(self.format, (*code).into());
                 }
             }
         }
@@ -123,27 +120,27 @@ impl Rounder {
     }
 
     /// Runs the loop for this format and rounding over `elements`.
-    fn dispatch(&self, random: RandomBits, start: u64, elements: impl Elements) {
+    fn run(&self, random: RandomBits, start: u64, elements: impl Elements) {
         match self.rounding {
-            Rounding::Nearest => self.dispatch_signs::<NEAREST>(random, start, elements),
-            Rounding::Stochastic => self.dispatch_signs::<STOCHASTIC>(random, start, elements),
-            Rounding::TowardZero => self.dispatch_signs::<TOWARD_ZERO>(random, start, elements),
-            Rounding::NearestAway => self.dispatch_signs::<NEAREST_AWAY>(random, start, elements),
+            Rounding::Nearest => self.run_rounding::<NEAREST>(random, start, elements),
+            Rounding::Stochastic => self.run_rounding::<STOCHASTIC>(random, start, elements),
+            Rounding::TowardZero => self.run_rounding::<TOWARD_ZERO>(random, start, elements),
+            Rounding::NearestAway => self.run_rounding::<NEAREST_AWAY>(random, start, elements),
         }
     }
 
-    fn dispatch_signs<const ROUNDING: u8>(
+    fn run_rounding<const ROUNDING: u8>(
         &self,
         random: RandomBits,
         start: u64,
         mut elements: impl Elements,
     ) {
         match (&self.grid, self.signs()) {
-            (Some(grid), SIGNED) => run::<ROUNDING, SIGNED>(grid, random, start, elements),
+            (Some(grid), SIGNED) => run_loop::<ROUNDING, SIGNED>(grid, random, start, elements),
             (Some(grid), SIGNED_NUMBERS_ONLY) => {
-                run::<ROUNDING, SIGNED_NUMBERS_ONLY>(grid, random, start, elements)
+                run_loop::<ROUNDING, SIGNED_NUMBERS_ONLY>(grid, random, start, elements)
             }
-            (Some(grid), _) => run::<ROUNDING, TWOS_COMPLEMENT>(grid, random, start, elements),
+            (Some(grid), _) => run_loop::<ROUNDING, TWOS_COMPLEMENT>(grid, random, start, elements),
             (None, _) => {
                 for i in 0..elements.len() {
                     let bits = if ROUNDING == STOCHASTIC {
@@ -161,7 +158,7 @@ impl Rounder {
 }
 
 /// Runs the loop on the best vector unit of the processor.
-fn run<const ROUNDING: u8, const SIGNS: u8>(
+fn run_loop<const ROUNDING: u8, const SIGNS: u8>(
     grid: &Grid,
     random: RandomBits,
     start: u64,
@@ -204,20 +201,20 @@ impl<E: Elements, const ROUNDING: u8, const SIGNS: u8> WithSimd for Loop<'_, E, 
 }
 
 /// The decoding loop for any vector unit.
-struct Decode<'a> {
+struct DecodeLoop<'a, C, const SIGNS: u8> {
     grid: &'a Grid,
-    codes: &'a [u16],
+    codes: &'a [C],
     dst: &'a mut [f32],
 }
 
-impl WithSimd for Decode<'_> {
+impl<C: Code, const SIGNS: u8> WithSimd for DecodeLoop<'_, C, SIGNS> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let grid = *self.grid;
         for (code, x) in self.codes.iter().zip(self.dst) {
-            *x = grid.decode(u32::from(*code));
+            *x = grid.decode::<SIGNS>((*code).into());
         }
     }
 }
@@ -268,7 +265,7 @@ impl Elements for InPlace<'_> {
 struct ToCodes<'a, C>(&'a [f32], &'a mut [C]);
 
 /// An integer that holds codes.
-trait Code {
+trait Code: Copy + Into<u32> {
     fn holding(code: u32) -> Self;
 }
 
