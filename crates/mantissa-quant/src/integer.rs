@@ -135,6 +135,6 @@ mod tests {
     #[test]
     fn pieces_are_as_long_as_they_can_be() {
         assert_eq!(exact_depth(127.0, 127.0), 1040);
-        assert_eq!(exact_depth(127.0, 7.0), 18871);
+        assert_eq!(exact_depth(127.0, 7.0), 18872);
     }
 }

@@ -96,6 +96,12 @@ impl Numerics {
                     .to_owned(),
             );
         }
+        if self.format.name().parse() != Ok(self.format) {
+            return Err(format!(
+                "the name {} belongs to another format",
+                self.format
+            ));
+        }
         if matches!(
             self.granularity,
             Granularity::Block(0) | Granularity::Tile(0, _) | Granularity::Tile(_, 0)
