@@ -3,5 +3,5 @@
 #[path = "network.rs"]
 mod network;
 
-use burn::nn;
+use mantissa::nn;
 pub use network::Bert;
