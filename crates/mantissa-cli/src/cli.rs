@@ -4,19 +4,17 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{cast, demo, formats, inspect, plan, profile, train};
 
-/// Measures the numbers that flow through a network's products, chooses a number format for each, trains with them, and
-/// shows the evidence.
+/// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
 ///
 /// Without a command it runs `demo`.
 #[derive(Debug, Parser)]
 #[command(
     name = "mantissa",
     version,
-    max_term_width = 100,
     disable_help_subcommand = true,
-    after_help = "A numerics is FORMAT[/GRANULARITY][/SCALE][/ROUNDING][/OVERFLOW], for example bf16, e4m3/tensor, \
-                  int8/channel, e5m2/unscaled, int8/block32/stochastic, mxfp8 or nvfp4. What is left out takes its \
-                  default.\n\nExamples:\n  \
+    after_help = "A numerics is FORMAT[/GRANULARITY][/SCALE][/ROUNDING][/OVERFLOW], for example bf16, e4m3/tensor,\n\
+                  int8/channel, e5m2/unscaled, int8/block32/stochastic, mxfp8 or nvfp4. What is left out takes\n\
+                  its default.\n\nExamples:\n  \
                   mantissa demo                                        the whole loop on a small BERT, a few minutes\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --out run\n  \
                   mantissa inspect model.safetensors                   what each format would do to the tensors\n  \

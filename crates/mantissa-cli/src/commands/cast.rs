@@ -18,11 +18,11 @@ use crate::terminal::complain;
 /// Arguments of `mantissa cast`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each tensor of floats is written as codes under its own name, with dtype F8_E4M3, F8_E5M2, F16, BF16, F32 or I8 \
-                  where the format is one of these, else U8 with one code a byte. Where the numerics is scaled, its \
-                  scales are under NAME.scale, and a value is its code's value times its scale. Scales run along the last \
-                  axis, which is 1 (channel) or ceil(K/n) (block<n>) long there; a tensor's single scale has shape []. \
-                  Scales are F32. Other tensors are copied as they are.\n\n\
+    after_help = "Each tensor of floats is written as codes under its own name: with dtype F8_E4M3, F8_E5M2, F16, BF16,\n\
+                  F32 or I8 where the format is one of these, else U8 with one code a byte. Where the numerics is\n\
+                  scaled, its scales are under NAME.scale as F32, and a value is its code's value times its scale.\n\
+                  Scales run along the last axis, which is 1 long there for channel and ceil(K/n) for block<n>;\n\
+                  the one scale of tensor has shape []. Other tensors are copied as they are.\n\n\
                   Examples:\n  mantissa cast model.safetensors --to e4m3 -o model-e4m3.safetensors\n  \
                   mantissa cast model.safetensors --to int8/channel -o model-int8.safetensors\n\n\
                   In PyTorch:\n  t = safetensors.torch.load_file('model-e4m3.safetensors')\n  \

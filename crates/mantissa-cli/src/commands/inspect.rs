@@ -16,8 +16,8 @@ use crate::terminal::{complain, print, print_json, printable, rounded, table};
 /// Arguments of `mantissa inspect`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The last axis is taken as the one a product contracts: `channel` has one scale a row of it, `block<n>` one \
-                  scale for n neighbours along it.\n\nExamples:\n  mantissa inspect model.safetensors\n  \
+    after_help = "The last axis is taken as the one a product contracts: channel has one scale\n\
+                  for each row along it, block<n> one for n neighbours along it.\n\nExamples:\n  mantissa inspect model.safetensors\n  \
                   mantissa inspect model.safetensors --numerics int8/channel,e4m3/channel,mxfp8\n  \
                   mantissa inspect model.safetensors --json | jq '.tensors[] | select(.kurtosis > 10) | .name'"
 )]
