@@ -75,7 +75,9 @@ pub enum Error {
         problem: String,
     },
     /// Training cannot go on.
-    #[error("training stopped at step {step}: {skips} steps in a row were skipped, the last because {cause}{saved}")]
+    #[error(
+        "training stopped at step {step}: {skips} steps in a row were skipped, the last because {cause}{saved}"
+    )]
     Skips {
         /// The step that would have come next.
         step: u64,

@@ -24,7 +24,7 @@
 //!
 //! let sites = [Site::new("encoder.query", SiteKind::Linear)];
 //! let plan = Plan::from_recipe(&Recipe::preset("fp8-hybrid")?, &sites)?;
-//! assert_eq!(plan.site("encoder.query")?.numerics.grad_rhs.right.to_string(), "e5m2");
+//! assert_eq!(plan.site("encoder.query")?.numerics.grad_rhs.right.to_string(), "e5m2/tensor");
 //!
 //! // One step's forward operands: 16 rows of each, 64 deep.
 //! let rows: Vec<f32> = (0..16 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
@@ -45,7 +45,7 @@
 //! profile.record("encoder.query", Pass::Forward, sample, left, right)?;
 //!
 //! let plan = choose(&profile, &Policy::for_target("cpu-vnni")?)?;
-//! assert_eq!(plan.site("encoder.query")?.numerics.forward.left.to_string(), "int8");
+//! assert_eq!(plan.site("encoder.query")?.numerics.forward.left.to_string(), "int8/tensor");
 //! assert_eq!(Plan::from_toml(&plan.to_toml()?)?, plan);
 //! println!("{}", explain(&plan, "encoder.query")?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -65,7 +65,7 @@ fn an_operand_is_named_in_the_file() {
         "{text}"
     );
     assert!(
-        text.contains("[sites.grad_lhs]\nrhs = \"e4m3\"\ngrad = \"e5m2\"\n"),
+        text.contains("[sites.grad_lhs]\nrhs = \"e4m3/tensor\"\ngrad = \"e5m2/tensor\"\n"),
         "{text}"
     );
 }

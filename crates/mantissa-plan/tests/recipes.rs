@@ -65,12 +65,12 @@ fn presets_hold_the_numerics_they_are_known_for() {
     assert_eq!(of("fp32"), "fp32 fp32 fp32 fp32 fp32 fp32");
     assert_eq!(of("bf16"), "bf16 bf16 bf16 bf16 bf16 bf16");
     assert_eq!(of("fp16"), "fp16 fp16 fp16 fp16 fp16 fp16");
-    assert_eq!(of("fp8-hybrid"), "e4m3 e4m3 e5m2 e4m3 e4m3 e5m2");
+    assert_eq!(of("fp8-hybrid"), "e4m3/tensor e4m3/tensor e5m2/tensor e4m3/tensor e4m3/tensor e5m2/tensor");
     assert_eq!(
         of("int8"),
         "int8/channel int8/channel int8/channel/stochastic int8/channel int8/channel int8/channel/stochastic"
     );
-    assert_eq!(of("int8-tensor"), "int8 int8 int8 int8 int8 int8");
+    assert_eq!(of("int8-tensor"), ["int8/tensor"; 6].join(" "));
     assert_eq!(of("e5m2-unscaled"), ["e5m2/unscaled"; 6].join(" "));
     let scaling = |name: &str| Recipe::preset(name).unwrap().loss_scaling;
     assert_eq!(scaling("fp16"), LossScaling::Dynamic);
@@ -109,7 +109,7 @@ fn the_first_matching_rule_decides_and_passes_override_operands() {
     );
     assert_eq!(
         of("encoder.layers.1.mha.context"),
-        "e4m3 int8 e5m2 int8 int8/channel e5m2"
+        "e4m3/tensor int8/tensor e5m2/tensor int8/tensor int8/channel e5m2/tensor"
     );
     assert_eq!(of("decoder"), "fp32 fp32 fp32 fp32 fp32 fp32");
     assert!(of("embeddings.token").starts_with("fp32 int8/channel"));

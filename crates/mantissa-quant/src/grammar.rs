@@ -201,7 +201,9 @@ impl fmt::Display for Numerics {
             Some((name, ..)) => f.write_str(name)?,
             None => {
                 write!(f, "{}", self.format)?;
-                if self.granularity != default_of(self.format, None).granularity {
+                // Said also where it is the default, since a narrow format without it would leave a reader guessing.
+                let implied = self.format.bits() > 8 && self.granularity == Granularity::Unscaled;
+                if !implied {
                     write!(f, "/{}", self.granularity)?;
                 }
                 if self.scale != default.scale {

@@ -146,7 +146,9 @@ pub fn run(args: Args) -> Result<(), Error> {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads.into())
                 .build()
-                .map_err(|error| Error::Usage(format!("cannot start {threads} threads: {error}")))?;
+                .map_err(|error| {
+                    Error::Usage(format!("cannot start {threads} threads: {error}"))
+                })?;
             pool.install(|| train(args))
         }
     }
@@ -193,7 +195,9 @@ fn train(args: Args) -> Result<(), Error> {
         if let Some(cause) = &record.cause {
             progress.line(&format!("step {} skipped: {cause}", record.step));
         }
-        let loss = record.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
+        let loss = record
+            .loss
+            .map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
         bar.set_message(format!("loss {loss}"));
         bar.inc(1);
         if bar.is_hidden() && !args.json && record.step.is_multiple_of(report_every) {
@@ -216,7 +220,9 @@ fn train(args: Args) -> Result<(), Error> {
     }
     bar.finish_and_clear();
     for site in trainer.idle_sites() {
-        progress.line(&format!("warning: site {site} of the plan was never computed"));
+        progress.line(&format!(
+            "warning: site {site} of the plan was never computed"
+        ));
     }
 
     let final_loss = trainer.evaluate();
@@ -235,7 +241,9 @@ fn train(args: Args) -> Result<(), Error> {
     if args.json {
         terminal::print_json(&Event::Summary { summary: &summary }, false)
     } else {
-        let floor = summary.loss_floor.map_or(String::new(), |floor| format!(", floor {floor:.4}"));
+        let floor = summary
+            .loss_floor
+            .map_or(String::new(), |floor| format!(", floor {floor:.4}"));
         terminal::print(&format!(
             "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {unigram_loss:.4}{floor}), {} \
              skipped; the run is in {}\n",

@@ -3,6 +3,7 @@
 //! [`render`] is pure. The page loads nothing from anywhere: style, script and data are inside it, and a content
 //! security policy in it forbids the rest.
 
+mod evidence;
 mod page;
 mod tables;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use mantissa_formats::Format;
 use mantissa_quant::{Granularity, Numerics};
 use serde::Serialize;
 
+pub use evidence::{bytes_per_element, decision_table, decisions, operands, windows};
 pub use page::render;
 
 /// Everything the page shows. A field that is undefined or not finite is shown as a dash.

@@ -279,7 +279,10 @@ impl RunConfig {
             "steps must be at least 1"
         } else if !(training.learning_rate.is_finite() && training.learning_rate > 0.0) {
             "learning_rate must be a positive number"
-        } else if training.max_norm.is_some_and(|norm| norm.is_nan() || norm <= 0.0) {
+        } else if training
+            .max_norm
+            .is_some_and(|norm| norm.is_nan() || norm <= 0.0)
+        {
             "max_norm must be a positive number"
         } else if self.checkpoints.every == 0 || self.checkpoints.keep == 0 {
             "checkpoints need `every` and `keep` of at least 1"
@@ -340,14 +343,20 @@ mod tests {
         config.data.source = "text:a b.txt".parse().unwrap();
         config.model.d_model = Some(64);
         config.numerics.recipe = Some("int8".to_owned());
-        assert_eq!(toml::from_str::<RunConfig>(&config.to_toml()).unwrap(), config);
+        assert_eq!(
+            toml::from_str::<RunConfig>(&config.to_toml()).unwrap(),
+            config
+        );
     }
 
     #[test]
     fn what_a_file_leaves_out_is_the_default() {
         let config: RunConfig = toml::from_str("[training]\nsteps = 7").unwrap();
         assert_eq!(config.training.steps, 7);
-        assert_eq!(config.training.batch_size, TrainingConfig::default().batch_size);
+        assert_eq!(
+            config.training.batch_size,
+            TrainingConfig::default().batch_size
+        );
     }
 
     #[test]

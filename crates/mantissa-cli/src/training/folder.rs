@@ -55,8 +55,9 @@ impl RunFolder {
         } else {
             Err(Error::Folder {
                 path: path.to_owned(),
-                problem: "holds no run to resume: it has no config.toml; start one without --resume"
-                    .to_owned(),
+                problem:
+                    "holds no run to resume: it has no config.toml; start one without --resume"
+                        .to_owned(),
             })
         }
     }

@@ -4,7 +4,7 @@ use burn::optim::AdamWConfig;
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress};
 use mantissa::optimizer::{MasterOptimizer, Step};
-use mantissa::plan::{Plan, Recipe};
+use mantissa::plan::{Plan, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
 use mantissa::{LossScaler, Session};
 use mantissa_zoo::{
@@ -123,11 +123,7 @@ pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> 
 
 impl Trainer {
     /// A run at its first step. Without `plan`, the one that the configuration names.
-    pub fn new(
-        config: &RunConfig,
-        source: Source,
-        plan: Option<Plan>,
-    ) -> Result<Self, Error> {
+    pub fn new(config: &RunConfig, source: Source, plan: Option<Plan>) -> Result<Self, Error> {
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
@@ -155,11 +151,7 @@ impl Trainer {
     }
 
     /// A run that goes on from the checkpoint at `path`.
-    pub fn resume(
-        config: &RunConfig,
-        source: Source,
-        path: &Path,
-    ) -> Result<Self, Error> {
+    pub fn resume(config: &RunConfig, source: Source, path: &Path) -> Result<Self, Error> {
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
@@ -279,6 +271,11 @@ impl Trainer {
     /// The plan in force.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The products of the model.
+    pub fn sites(&self) -> Vec<Site> {
+        mantissa::sites(&self.model)
     }
 
     /// The data.

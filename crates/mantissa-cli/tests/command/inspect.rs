@@ -49,7 +49,7 @@ fn statistics_and_errors_are_those_computed_by_hand() {
     let int8 = &tensor["numerics"][0];
     let signal = x.iter().map(|x| x * x).sum::<f64>();
     let noise = 0.4f64.powi(2) + 0.3f64.powi(2);
-    assert_eq!(int8["numerics"], "int8");
+    assert_eq!(int8["numerics"], "int8/tensor");
     close(&int8["mse"], noise / 4.0);
     close(&int8["sqnr_db"], 10.0 * (signal / noise).log10());
     close(&int8["bias"], -0.1 / 4.0);

@@ -1,0 +1,341 @@
+//! Checkpoints: everything that can change a later step, in one folder that appears whole or not at all.
+//!
+//! A checkpoint is the folder `step-00001234` with the model's and the optimizer's records, the plan, and a
+//! manifest with the loss scaler, the progress, and the length and CRC-32 of every other file. It is written under
+//! another name, flushed to disk and then renamed, so a process killed at any moment leaves only whole checkpoints.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::optim::OptimizerRecord;
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::Bytes;
+use mantissa_plan::{Plan, PlanError};
+use serde::{Deserialize, Serialize};
+
+use crate::optimizer::MasterOptimizer;
+use crate::scaler::LossScaler;
+
+/// The version of the folder's layout and of the manifest.
+pub const SCHEMA: u32 = 1;
+
+const MANIFEST: &str = "checkpoint.json";
+const MODEL: &str = "model.bpk";
+const OPTIMIZER: &str = "optimizer.bpk";
+const PLAN: &str = "plan.toml";
+
+/// How far a run has come. Batches, schedules and random bits are functions of these numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The next step to take, and so the position in the data.
+    pub step: u64,
+    /// Steps that were applied: the position in the learning-rate schedule.
+    pub applied: u64,
+    /// Steps that were skipped.
+    pub skipped: u64,
+}
+
+/// A loaded checkpoint. Bind a new [`Session`](crate::Session) to the model: its parameter ids are the saved ones.
+pub struct Checkpoint<M> {
+    /// The model with its saved weights.
+    pub model: M,
+    /// The optimizer's saved state, for [`MasterOptimizer::load_record`].
+    pub optimizer: OptimizerRecord,
+    /// The scaler in its saved state.
+    pub scaler: LossScaler,
+    /// The plan in force.
+    pub plan: Plan,
+    /// How far the run had come.
+    pub progress: Progress,
+}
+
+/// A checkpoint that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file is missing, or not as it was written.
+    #[error("checkpoint {}: {file} {problem}; delete the folder to resume from the one before", path.display())]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The file in it.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It was written by another version of this crate.
+    #[error("checkpoint {} has schema {found}, this program reads schema {SCHEMA}; resume with the version that wrote it", path.display())]
+    Schema {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+    },
+    /// It belongs to another model.
+    #[error("checkpoint {} is of another model than the configured one: {problem}", path.display())]
+    OtherModel {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The state cannot be turned into bytes.
+    #[error("cannot serialize the {what}: {problem}")]
+    Serialize {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        problem: String,
+    },
+    /// The plan in it is not readable.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    schema: u32,
+    version: String,
+    progress: Progress,
+    scaler: LossScaler,
+    files: Vec<FileEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileEntry {
+    name: String,
+    bytes: u64,
+    crc32: u32,
+}
+
+/// Writes the checkpoint of `progress.step` into `folder`, which is created if need be, and returns its path.
+///
+/// # Errors
+/// If the file system refuses; checkpoints that were there before are then still whole.
+pub fn save<M: Module>(
+    folder: &Path,
+    model: &M,
+    optimizer: &MasterOptimizer,
+    scaler: &LossScaler,
+    plan: &Plan,
+    progress: Progress,
+) -> Result<PathBuf, CheckpointError> {
+    let io = |action, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| CheckpointError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let serialize = |what| {
+        move |error: RecordError| CheckpointError::Serialize {
+            what,
+            problem: error.to_string(),
+        }
+    };
+    fs::create_dir_all(folder).map_err(io("create", folder))?;
+    let parts = [
+        (
+            MODEL,
+            model
+                .clone()
+                .into_record()
+                .into_bytes()
+                .map_err(serialize("model"))?
+                .to_vec(),
+        ),
+        (
+            OPTIMIZER,
+            optimizer
+                .to_record()
+                .into_bytes()
+                .map_err(serialize("optimizer"))?
+                .to_vec(),
+        ),
+        (PLAN, plan.to_toml()?.into_bytes()),
+    ];
+    let manifest = Manifest {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        progress,
+        scaler: *scaler,
+        files: parts
+            .iter()
+            .map(|(name, bytes)| FileEntry {
+                name: name.to_string(),
+                bytes: bytes.len() as u64,
+                crc32: crc32fast::hash(bytes),
+            })
+            .collect(),
+    };
+    let manifest =
+        serde_json::to_vec_pretty(&manifest).map_err(|error| CheckpointError::Serialize {
+            what: "manifest",
+            problem: error.to_string(),
+        })?;
+
+    let unfinished = tempfile::Builder::new()
+        .prefix(".saving-")
+        .tempdir_in(folder)
+        .map_err(io("write into", folder))?;
+    for (name, bytes) in parts
+        .iter()
+        .map(|(name, bytes)| (*name, bytes.as_slice()))
+        .chain([(MANIFEST, manifest.as_slice())])
+    {
+        let path = unfinished.path().join(name);
+        write_synced(&path, bytes).map_err(io("write", &path))?;
+    }
+    let target = folder.join(format!("step-{:08}", progress.step));
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(io("replace", &target))?;
+    }
+    fs::rename(unfinished.path(), &target).map_err(io("rename to", &target))?;
+    // Renamed away: the guard must not delete anything.
+    let _ = unfinished.keep();
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io("flush", folder))?;
+    Ok(target)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The checkpoints in `folder`, oldest first; none if the folder does not exist.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let failed = |source| CheckpointError::Io {
+        action: "read",
+        path: folder.to_path_buf(),
+        source,
+    };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let step = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("step-"))
+            .and_then(|step| step.parse::<u64>().ok());
+        if let Some(step) = step {
+            found.push((step, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Deletes all but the newest `keep` checkpoints of `folder`, and what killed processes left half-written there.
+///
+/// # Errors
+/// If the folder cannot be read or something in it cannot be deleted.
+pub fn prune(folder: &Path, keep: usize) -> Result<(), CheckpointError> {
+    let remove = |path: &Path| {
+        fs::remove_dir_all(path).map_err(|source| CheckpointError::Io {
+            action: "delete",
+            path: path.to_path_buf(),
+            source,
+        })
+    };
+    let checkpoints = list(folder)?;
+    for path in &checkpoints[..checkpoints.len().saturating_sub(keep)] {
+        remove(path)?;
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".saving-") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the checkpoint at `path` into `model`, whose weights are replaced.
+///
+/// # Errors
+/// If a file is missing or altered, if the checkpoint has another schema, or if it is of another model.
+pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, CheckpointError> {
+    let damaged = |file: &str, problem: String| CheckpointError::Damaged {
+        path: path.to_path_buf(),
+        file: file.to_string(),
+        problem,
+    };
+    let read = |file: &str| {
+        fs::read(path.join(file)).map_err(|error| damaged(file, format!("cannot be read: {error}")))
+    };
+
+    let manifest: serde_json::Value = serde_json::from_slice(&read(MANIFEST)?)
+        .map_err(|error| damaged(MANIFEST, format!("is not valid JSON: {error}")))?;
+    let found = manifest["schema"].as_u64().unwrap_or(0) as u32;
+    if found != SCHEMA {
+        return Err(CheckpointError::Schema {
+            path: path.to_path_buf(),
+            found,
+        });
+    }
+    let manifest: Manifest = serde_json::from_value(manifest)
+        .map_err(|error| damaged(MANIFEST, format!("is incomplete: {error}")))?;
+
+    let verified = |file: &str| {
+        let entry = manifest
+            .files
+            .iter()
+            .find(|entry| entry.name == file)
+            .ok_or_else(|| damaged(MANIFEST, format!("does not list {file}")))?;
+        let bytes = read(file)?;
+        if bytes.len() as u64 != entry.bytes {
+            let problem = format!("has {} bytes instead of {}", bytes.len(), entry.bytes);
+            return Err(damaged(file, problem));
+        }
+        if crc32fast::hash(&bytes) != entry.crc32 {
+            return Err(damaged(file, "was altered: its checksum is wrong".into()));
+        }
+        Ok(bytes)
+    };
+
+    let plan_text = String::from_utf8(verified(PLAN)?)
+        .map_err(|error| damaged(PLAN, format!("is not UTF-8: {error}")))?;
+    let plan = Plan::from_toml(&plan_text)?;
+    let record = ModuleRecord::from_bytes(Bytes::from_elems(verified(MODEL)?))
+        .map_err(|error| damaged(MODEL, format!("is not a model record: {error}")))?;
+    let optimizer = OptimizerRecord::from_bytes(Bytes::from_elems(verified(OPTIMIZER)?))
+        .map_err(|error| damaged(OPTIMIZER, format!("is not an optimizer record: {error}")))?;
+    let model = model
+        .try_load_record(record)
+        .map_err(|error| CheckpointError::OtherModel {
+            path: path.to_path_buf(),
+            problem: error.to_string(),
+        })?;
+    Ok(Checkpoint {
+        model,
+        optimizer,
+        scaler: manifest.scaler,
+        plan,
+        progress: manifest.progress,
+    })
+}

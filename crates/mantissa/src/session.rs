@@ -1,0 +1,336 @@
+//! A plan bound to a model, and the autocast that puts it in force.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::module::Module;
+use mantissa_formats::RandomBits;
+use mantissa_plan::{Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics};
+
+use crate::profiler::{Profiler, ProfilerConfig};
+use crate::sites::{SiteKey, keyed_sites};
+
+thread_local! {
+    static ACTIVE: RefCell<Vec<Arc<Bound>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A [`Plan`] bound to the products of one model.
+///
+/// Binding maps the parameter ids of the model to the sites of the plan once; inside [`autocast`](Session::autocast)
+/// a module of [`crate::nn`] finds its numerics by the id of its weight. Loading a record changes parameter ids, so
+/// bind after loading. Clones share their state.
+#[derive(Clone, Debug)]
+pub struct Session {
+    bound: Arc<Bound>,
+}
+
+impl Session {
+    /// Binds `plan` to `model`. All stochastic rounding of the session derives from `seed`.
+    ///
+    /// # Errors
+    /// The plan must name exactly the sites of the model (see [`crate::sites`]); otherwise the error names those
+    /// that are missing or unknown.
+    pub fn bind<M: Module>(model: &M, plan: &Plan, seed: u64) -> Result<Self, PlanError> {
+        Self::bind_with_products(model, &[], plan, seed)
+    }
+
+    /// Binds `plan` to `model` and to `products` that the model computes with [`crate::matmul`].
+    ///
+    /// # Errors
+    /// The plan must name exactly the sites of the model and `products`.
+    pub fn bind_with_products<M: Module>(
+        model: &M,
+        products: &[Site],
+        plan: &Plan,
+        seed: u64,
+    ) -> Result<Self, PlanError> {
+        let keyed: Vec<(Option<SiteKey>, Site)> = keyed_sites(model)
+            .into_iter()
+            .map(|(key, site)| (Some(key), site))
+            .chain(products.iter().map(|site| (None, site.clone())))
+            .collect();
+        let sites: Vec<Site> = keyed.iter().map(|(_, site)| site.clone()).collect();
+        plan.check_sites(&sites)?;
+
+        let numerics: HashMap<&str, SiteNumerics> = plan
+            .sites
+            .iter()
+            .map(|site| (site.name.as_str(), site.numerics))
+            .collect();
+        let mut bound = Bound {
+            sites: Vec::with_capacity(keyed.len()),
+            by_key: HashMap::new(),
+            by_name: HashMap::new(),
+            seed,
+            step: AtomicU64::new(0),
+            profiling: AtomicBool::new(false),
+            profiler: Mutex::new(None),
+            faults: Mutex::new(Vec::new()),
+        };
+        for (index, (key, site)) in keyed.into_iter().enumerate() {
+            if let Some(key) = key {
+                bound.by_key.insert(key, index);
+            }
+            bound.by_name.insert(site.name.clone(), index);
+            bound.sites.push(BoundSite {
+                numerics: numerics[site.name.as_str()],
+                name: site.name,
+                kind: site.kind,
+                uses: AtomicU32::new(0),
+                runs: AtomicU64::new(0),
+            });
+        }
+        Ok(Self {
+            bound: Arc::new(bound),
+        })
+    }
+
+    /// Starts training step `step`: random bits of this step, and profiling where it is due.
+    ///
+    /// Call it once before the forward pass of every step, with the step's number also after a resume: the
+    /// numerics of a step are a function of the seed and this number alone.
+    pub fn begin_step(&self, step: u64) {
+        self.bound.step.store(step, Ordering::Relaxed);
+        for site in &self.bound.sites {
+            site.uses.store(0, Ordering::Relaxed);
+        }
+        self.bound.faults().clear();
+        let due = self
+            .bound
+            .profiler()
+            .as_ref()
+            .is_some_and(|profiler| profiler.is_due(step));
+        self.bound.profiling.store(due, Ordering::Relaxed);
+    }
+
+    /// Runs `f` with the plan in force on this thread: products of [`crate::nn`] modules and [`crate::matmul`] in
+    /// it quantize their operands as planned. Their backward passes do so too, wherever `backward` is called.
+    pub fn autocast<T>(&self, f: impl FnOnce() -> T) -> T {
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                ACTIVE.with_borrow_mut(|active| active.pop());
+            }
+        }
+        ACTIVE.with_borrow_mut(|active| active.push(self.bound.clone()));
+        let _leave = Leave;
+        f()
+    }
+
+    /// Starts measuring the operands of every product on the steps that `config` names.
+    pub fn start_profiling(&self, config: ProfilerConfig) {
+        let sites = self
+            .bound
+            .sites
+            .iter()
+            .map(|site| Site {
+                name: site.name.clone(),
+                kind: site.kind,
+            })
+            .collect();
+        *self.bound.profiler() = Some(Profiler::new(config, sites, self.bound.seed));
+    }
+
+    /// Ends profiling and returns what was measured, or `None` if it was never started.
+    pub fn finish_profiling(&self) -> Option<Profiler> {
+        self.bound.profiling.store(false, Ordering::Relaxed);
+        self.bound.profiler().take()
+    }
+
+    /// Operands of this step that held or became non-finite values, in the order in which they were met.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.bound.faults().clone()
+    }
+
+    /// Sites of the plan whose product has not been computed since binding: parts of the model that were not
+    /// used, or that are built from `burn::nn` instead of [`crate::nn`] and therefore ignore the plan.
+    pub fn idle_sites(&self) -> Vec<String> {
+        self.bound
+            .sites
+            .iter()
+            .filter(|site| site.runs.load(Ordering::Relaxed) == 0)
+            .map(|site| site.name.clone())
+            .collect()
+    }
+}
+
+/// A quantized operand with non-finite values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The site's name.
+    pub site: String,
+    /// The pass in which it was met.
+    pub pass: Pass,
+    /// The operand.
+    pub role: Role,
+    /// How many of its elements were infinite or NaN, before or after quantization.
+    pub count: u64,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} non-finite in operand {} of {} ({})",
+            self.count, self.role, self.site, self.pass
+        )
+    }
+}
+
+pub(crate) struct Bound {
+    sites: Vec<BoundSite>,
+    by_key: HashMap<SiteKey, usize>,
+    by_name: HashMap<String, usize>,
+    seed: u64,
+    step: AtomicU64,
+    profiling: AtomicBool,
+    profiler: Mutex<Option<Profiler>>,
+    faults: Mutex<Vec<Fault>>,
+}
+
+struct BoundSite {
+    name: String,
+    kind: SiteKind,
+    numerics: SiteNumerics,
+    /// Products computed in this step, so that a module used twice draws different random bits.
+    uses: AtomicU32,
+    runs: AtomicU64,
+}
+
+impl Bound {
+    fn faults(&self) -> MutexGuard<'_, Vec<Fault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn profiler(&self) -> MutexGuard<'_, Option<Profiler>> {
+        self.profiler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound")
+            .field("sites", &self.sites.len())
+            .field("seed", &self.seed)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One use of a site in one step: everything its three products need to know.
+#[derive(Clone, Debug)]
+pub(crate) struct SiteUse {
+    bound: Arc<Bound>,
+    site: usize,
+    step: u64,
+    use_index: u32,
+    profiling: bool,
+}
+
+impl SiteUse {
+    /// The use of the site with `key` by the current autocast, if there is one.
+    pub(crate) fn of_key(key: SiteKey) -> Option<Self> {
+        ACTIVE.with_borrow(|active| {
+            let bound = active.last()?;
+            bound
+                .by_key
+                .get(&key)
+                .map(|&site| Self::begin(bound.clone(), site))
+        })
+    }
+
+    /// The use of the site called `name` by the current autocast, if there is one.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        ACTIVE.with_borrow(|active| {
+            let bound = active.last()?;
+            bound
+                .by_name
+                .get(name)
+                .map(|&site| Self::begin(bound.clone(), site))
+        })
+    }
+
+    fn begin(bound: Arc<Bound>, site: usize) -> Self {
+        let entry = &bound.sites[site];
+        entry.runs.fetch_add(1, Ordering::Relaxed);
+        let use_index = entry.uses.fetch_add(1, Ordering::Relaxed);
+        Self {
+            site,
+            step: bound.step.load(Ordering::Relaxed),
+            use_index,
+            profiling: bound.profiling.load(Ordering::Relaxed),
+            bound,
+        }
+    }
+
+    fn entry(&self) -> &BoundSite {
+        &self.bound.sites[self.site]
+    }
+
+    /// Whether Burn's own op computes this site's products.
+    pub(crate) fn is_fp32(&self) -> bool {
+        self.entry().numerics.is_fp32()
+    }
+
+    /// Whether this use's operands are to be measured.
+    pub(crate) fn is_profiled(&self) -> bool {
+        self.profiling
+    }
+
+    pub(crate) fn numerics(&self, pass: Pass) -> &PassNumerics {
+        self.entry().numerics.pass(pass)
+    }
+
+    pub(crate) fn site_index(&self) -> usize {
+        self.site
+    }
+
+    pub(crate) fn step(&self) -> u64 {
+        self.step
+    }
+
+    pub(crate) fn profiler(&self) -> MutexGuard<'_, Option<Profiler>> {
+        self.bound.profiler()
+    }
+
+    /// The random bits of one operand of one pass: a function of seed, step, site, use, pass and operand.
+    pub(crate) fn random(&self, pass: Pass, role: Role) -> RandomBits {
+        let mut stream = Fnv::default();
+        stream.write(&self.step.to_le_bytes());
+        stream.write(self.entry().name.as_bytes());
+        stream.write(&self.use_index.to_le_bytes());
+        stream.write(&[pass as u8, role as u8]);
+        RandomBits::new(self.bound.seed, stream.0)
+    }
+
+    pub(crate) fn report_fault(&self, pass: Pass, role: Role, count: u64) {
+        if count > 0 {
+            self.bound.faults().push(Fault {
+                site: self.entry().name.clone(),
+                pass,
+                role,
+                count,
+            });
+        }
+    }
+}
+
+/// 64-bit FNV-1a: a name for a random stream that is the same on every machine and in every version.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}

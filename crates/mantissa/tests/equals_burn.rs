@@ -1,0 +1,164 @@
+//! Under the `fp32` recipe, and outside an autocast, a model of `mantissa::nn` is Burn's, bit for bit.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Bool, Device, Distribution, Gradients, Int, Tensor, TensorData};
+use mantissa::plan::{Plan, Recipe};
+use mantissa::profiler::ProfilerConfig;
+use mantissa::{Session, nn};
+
+const BATCH: usize = 3;
+const LENGTH: usize = 7;
+const WIDTH: usize = 12;
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// The same network from either library.
+macro_rules! network {
+    ($module:ident, $($nn:tt)+) => {
+        mod $module {
+            use super::*;
+            use $($nn)+::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
+            use $($nn)+::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+
+            #[derive(Module, Debug)]
+            pub struct Network {
+                pub embedding: Embedding,
+                pub encoder: TransformerEncoder,
+                pub head: Linear,
+            }
+
+            impl Network {
+                pub fn new(norm_first: bool) -> Self {
+                    let device = device();
+                    Self {
+                        embedding: EmbeddingConfig::new(11, WIDTH).init(&device),
+                        encoder: TransformerEncoderConfig::new(WIDTH, 20, 3, 2)
+                            .with_norm_first(norm_first)
+                            .with_dropout(0.0)
+                            .init(&device),
+                        head: LinearConfig::new(WIDTH, 5).init(&device),
+                    }
+                }
+
+                pub fn loss(&self) -> Tensor<1> {
+                    let encoded = self.encoder.forward(
+                        TransformerEncoderInput::new(self.embedding.forward(tokens())).mask_pad(padding()),
+                    );
+                    self.head.forward(encoded).powi_scalar(2).mean()
+                }
+            }
+        }
+    };
+}
+
+network!(plain, burn::nn);
+network!(mixed, mantissa::nn);
+
+fn tokens() -> Tensor<2, Int> {
+    let ids: Vec<i64> = (0..BATCH * LENGTH).map(|i| (i * 5 % 11) as i64).collect();
+    Tensor::from_data(TensorData::new(ids, [BATCH, LENGTH]), &device())
+}
+
+fn padding() -> Tensor<2, Bool> {
+    let mask: Vec<bool> = (0..BATCH * LENGTH).map(|i| i % LENGTH > 4).collect();
+    Tensor::from_data(TensorData::new(mask, [BATCH, LENGTH]), &device())
+}
+
+struct GradientBits<'a> {
+    gradients: &'a Gradients,
+    bits: Vec<Vec<u32>>,
+}
+
+impl ModuleVisitor for GradientBits<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = param.val().grad(self.gradients).expect("every parameter is used");
+        self.bits.push(bits(gradient));
+    }
+}
+
+fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
+    tensor.into_data().iter::<f32>().map(f32::to_bits).collect()
+}
+
+fn gradient_bits<M: Module>(model: &M, loss: Tensor<1>) -> Vec<Vec<u32>> {
+    let gradients = loss.backward();
+    let mut visitor = GradientBits {
+        gradients: &gradients,
+        bits: Vec::new(),
+    };
+    model.visit(&mut visitor);
+    visitor.bits
+}
+
+fn fp32_session(model: &mixed::Network) -> Session {
+    let recipe = Recipe::preset("fp32").unwrap();
+    let plan = Plan::from_recipe(&recipe, &mantissa::sites(model)).unwrap();
+    Session::bind(model, &plan, 1).unwrap()
+}
+
+#[test]
+fn outputs_and_gradients_are_burns() {
+    for norm_first in [false, true] {
+        let plain = plain::Network::new(norm_first);
+        let mixed = mixed::Network::new(norm_first).load_record(plain.clone().into_record());
+        let expected = (bits(plain.loss()), gradient_bits(&plain, plain.loss()));
+
+        let outside = (bits(mixed.loss()), gradient_bits(&mixed, mixed.loss()));
+        assert_eq!(outside, expected, "outside an autocast");
+
+        let session = fp32_session(&mixed);
+        let inside = session.autocast(|| mixed.loss());
+        let inside = (bits(inside.clone()), gradient_bits(&mixed, inside));
+        assert_eq!(inside, expected, "under fp32");
+
+        session.start_profiling(ProfilerConfig {
+            every: 1,
+            ..ProfilerConfig::default()
+        });
+        session.begin_step(0);
+        let profiled = session.autocast(|| mixed.loss());
+        let profiled = (bits(profiled.clone()), gradient_bits(&mixed, profiled));
+        assert_eq!(profiled, expected, "while profiling");
+        let profile = session.finish_profiling().unwrap().into_profile();
+        assert_eq!(profile.steps(), [0]);
+        assert!(session.idle_sites().is_empty(), "{:?}", session.idle_sites());
+    }
+}
+
+#[test]
+fn records_load_both_ways() {
+    let plain = plain::Network::new(true);
+    let mixed = mixed::Network::new(true);
+    let from_plain = mixed::Network::new(true).load_record(plain.clone().into_record());
+    let from_mixed = plain::Network::new(true).load_record(mixed.clone().into_record());
+    assert_eq!(bits(from_plain.loss()), bits(plain.loss()));
+    assert_eq!(bits(from_mixed.loss()), bits(mixed.loss()));
+}
+
+#[test]
+fn the_same_seed_initializes_the_same_weights() {
+    let device = device();
+    let initialized = |make: &dyn Fn() -> Tensor<2>| {
+        device.seed(3);
+        bits(make())
+    };
+    let plain = initialized(&|| burn::nn::LinearConfig::new(6, 4).init(&device).weight.val());
+    let mixed = initialized(&|| nn::LinearConfig::new(6, 4).init(&device).weight.val());
+    assert_eq!(plain, mixed);
+}
+
+#[test]
+fn a_linear_layer_takes_inputs_of_any_rank() {
+    let device = device();
+    let layer = nn::LinearConfig::new(4, 3).init(&device);
+    let recipe = Recipe::preset("int8").unwrap();
+    let plan = Plan::from_recipe(&recipe, &mantissa::sites(&layer)).unwrap();
+    let session = Session::bind(&layer, &plan, 1).unwrap();
+    let flat = Tensor::<2>::random([10, 4], Distribution::Default, &device);
+    let cube = flat.clone().reshape([2, 5, 4]);
+    // Scales of int8 rows do not depend on how the rows are grouped.
+    let (flat, cube) = session.autocast(|| (layer.forward(flat), layer.forward(cube)));
+    assert_eq!(bits(flat), bits(cube));
+}

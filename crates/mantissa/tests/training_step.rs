@@ -1,0 +1,245 @@
+//! What a step does, and what it must not do, when gradients overflow.
+
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::{Device, Tensor, TensorData};
+use mantissa::nn::{Linear, LinearConfig};
+use mantissa::optimizer::{MasterOptimizer, Step};
+use mantissa::plan::{Plan, Recipe};
+use mantissa::scaler::{DynamicConfig, LossScaler};
+use mantissa::{Session, checkpoint};
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn layer() -> Linear {
+    device().seed(1);
+    let layer = LinearConfig::new(6, 4).init(&device());
+    let _ = layer.weight.val();
+    layer
+}
+
+fn input(scale: f32) -> Tensor<2> {
+    let values: Vec<f32> = (0..30).map(|i| scale * (i % 7) as f32 - 2.0).collect();
+    Tensor::from_data(TensorData::new(values, [5, 6]), &device())
+}
+
+fn optimizer() -> MasterOptimizer {
+    MasterOptimizer::new(AdamWConfig::new().init())
+}
+
+fn loss(layer: &Linear, scale: f32) -> Tensor<1> {
+    layer.forward(input(scale)).powi_scalar(2).mean()
+}
+
+fn weights(layer: &Linear) -> Vec<u32> {
+    let values = layer.weight.val().into_data();
+    values.iter::<f32>().map(f32::to_bits).collect()
+}
+
+fn state(optimizer: &MasterOptimizer) -> Vec<u8> {
+    optimizer.to_record().into_bytes().unwrap().to_vec()
+}
+
+#[test]
+fn injected_overflows_skip_steps_and_move_the_scale() {
+    let config = DynamicConfig {
+        init_scale: 1024.0,
+        growth_interval: 3,
+        ..DynamicConfig::default()
+    };
+    let (mut layer, mut optimizer) = (layer(), optimizer());
+    let mut scaler = LossScaler::dynamic(config);
+    let overflows = [false, true, false, false, false, true, true, false];
+    let expected = [1024.0, 512.0, 512.0, 512.0, 1024.0, 512.0, 256.0, 256.0];
+    let (mut growths, mut backoffs) = (0, 0);
+    for (overflows, expected) in overflows.into_iter().zip(expected) {
+        let before = (weights(&layer), state(&optimizer), scaler.loss_scale());
+        // Finite in the forward pass; its gradient, multiplied by the scale, is not.
+        let loss = loss(&layer, if overflows { 1e18 } else { 1.0 });
+        let loss = if overflows { loss.mul_scalar(1e-4) } else { loss };
+        let gradients = scaler.scale(loss).backward();
+        match optimizer.step(1e-2, &mut layer, gradients, &mut scaler) {
+            Step::Applied { loss_scale, .. } => {
+                assert!(!overflows);
+                assert_eq!(loss_scale, before.2);
+                assert_ne!(weights(&layer), before.0);
+            }
+            Step::Skipped { cause } => {
+                assert!(overflows);
+                assert_eq!((weights(&layer), state(&optimizer)), (before.0, before.1));
+                assert_eq!((cause.loss_scale, cause.next_loss_scale), (before.2, scaler.loss_scale()));
+                assert_eq!(cause.parameters[0].parameter, "weight");
+            }
+        }
+        backoffs += i32::from(overflows);
+        growths += i32::from(scaler.loss_scale() > before.2);
+        assert_eq!(scaler.loss_scale(), expected);
+        assert_eq!(scaler.loss_scale(), 1024.0 * 2f32.powi(growths) * 0.5f32.powi(backoffs));
+    }
+}
+
+#[test]
+fn the_update_does_not_depend_on_the_scale_for_powers_of_two() {
+    let run = |scales: [f32; 4]| {
+        let (mut layer, mut optimizer) = (layer(), optimizer());
+        for scale in scales {
+            let mut scaler = LossScaler::Constant(scale);
+            let gradients = scaler.scale(loss(&layer, 1.0)).backward();
+            let step = optimizer.step(1e-2, &mut layer, gradients, &mut scaler);
+            assert!(matches!(step, Step::Applied { .. }));
+        }
+        weights(&layer)
+    };
+    let plain = run([1.0; 4]);
+    assert_eq!(run([65536.0; 4]), plain);
+    assert_eq!(run([0.5, 1024.0, 2048.0, 4.0]), plain);
+}
+
+#[test]
+fn a_broken_forward_pass_is_called_that() {
+    let (mut layer, mut optimizer) = (layer(), optimizer());
+    let mut scaler = LossScaler::dynamic(DynamicConfig::default());
+    let gradients = scaler.scale(loss(&layer, f32::NAN)).backward();
+    let Step::Skipped { cause } = optimizer.step(1e-2, &mut layer, gradients, &mut scaler) else {
+        panic!("a step on NaN gradients was applied");
+    };
+    assert!(cause.loss.is_nan());
+    assert!(cause.to_string().contains("the forward pass broke"), "{cause}");
+}
+
+#[test]
+fn the_cause_of_a_skip_names_the_operand_that_overflowed() {
+    let mut layer = layer();
+    let plan = Plan::from_recipe(&Recipe::preset("fp16").unwrap(), &mantissa::sites(&layer)).unwrap();
+    let session = Session::bind(&layer, &plan, 0).unwrap();
+    let mut optimizer = optimizer().with_session(&session);
+    let mut scaler = LossScaler::Constant(1e8);
+    session.begin_step(0);
+    let loss = session.autocast(|| loss(&layer, 1.0));
+    let gradients = scaler.scale(loss).backward();
+    let Step::Skipped { cause } = optimizer.step(1e-2, &mut layer, gradients, &mut scaler) else {
+        panic!("gradients beyond FP16 were applied");
+    };
+    let text = cause.to_string();
+    assert!(text.contains("operand grad of model (grad_rhs)"), "{text}");
+    assert!(text.contains("weight"), "{text}");
+}
+
+#[test]
+fn clipping_bounds_the_global_norm_of_unscaled_gradients() {
+    let norm_of = |scale: f32| {
+        let mut layer = layer();
+        let mut optimizer = optimizer().with_max_norm(1e-3);
+        let mut scaler = LossScaler::Constant(scale);
+        let gradients = scaler.scale(loss(&layer, 1.0)).backward();
+        match optimizer.step(1e-2, &mut layer, gradients, &mut scaler) {
+            Step::Applied { gradient_norm, .. } => gradient_norm.unwrap(),
+            Step::Skipped { cause } => panic!("{cause}"),
+        }
+    };
+    let layer = layer();
+    let gradients = GradientsParams::from_grads(loss(&layer, 1.0).backward(), &layer);
+    let square = |sum: f64, x: f32| sum + f64::from(x).powi(2);
+    let weight = gradients.get::<2>(layer.weight.id).unwrap().into_data();
+    let bias = gradients.get::<1>(layer.bias.as_ref().unwrap().id).unwrap().into_data();
+    let exact = weight.iter::<f32>().chain(bias.iter::<f32>()).fold(0.0, square).sqrt();
+    assert!((norm_of(1.0) / exact - 1.0).abs() < 1e-6);
+    assert_eq!(norm_of(1.0), norm_of(4096.0));
+}
+
+#[test]
+fn a_resumed_run_is_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = |layer: &Linear| {
+        Plan::from_recipe(&Recipe::preset("int8").unwrap(), &mantissa::sites(layer)).unwrap()
+    };
+    let take_steps = |layer: &mut Linear, optimizer: &mut MasterOptimizer, scaler: &mut LossScaler, steps: std::ops::Range<u64>| {
+        let session = Session::bind(layer, &plan(layer), 9).unwrap();
+        for step in steps {
+            session.begin_step(step);
+            let loss = session.autocast(|| loss(layer, 1.0));
+            let gradients = scaler.scale(loss).backward();
+            let _ = optimizer.step(1e-2, layer, gradients, scaler);
+        }
+    };
+    let config = DynamicConfig {
+        growth_interval: 4,
+        ..DynamicConfig::default()
+    };
+    let (mut straight, mut optimizer_1) = (layer(), optimizer());
+    let mut scaler_1 = LossScaler::dynamic(config);
+    take_steps(&mut straight, &mut optimizer_1, &mut scaler_1, 0..6);
+    let progress = checkpoint::Progress {
+        seed: 9,
+        step: 6,
+        applied: 6,
+        skipped: 0,
+    };
+    let saved = checkpoint::save(folder.path(), &straight, &optimizer_1, &scaler_1, &plan(&straight), progress).unwrap();
+    take_steps(&mut straight, &mut optimizer_1, &mut scaler_1, 6..12);
+
+    let fresh = LinearConfig::new(6, 4).init(&device());
+    let loaded = checkpoint::load(&saved, fresh).unwrap();
+    assert_eq!(loaded.progress, progress);
+    let (mut resumed, mut scaler_2) = (loaded.model, loaded.scaler);
+    let mut optimizer_2 = optimizer().load_record(loaded.optimizer);
+    take_steps(&mut resumed, &mut optimizer_2, &mut scaler_2, 6..12);
+    assert_eq!(weights(&resumed), weights(&straight));
+    assert_eq!(scaler_2, scaler_1);
+}
+
+#[test]
+fn damaged_checkpoints_are_errors_that_name_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = layer();
+    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer)).unwrap();
+    let save = || {
+        checkpoint::save(folder.path(), &layer, &optimizer(), &LossScaler::None, &plan, checkpoint::Progress::default()).unwrap()
+    };
+    let error = |path| match checkpoint::load(path, LinearConfig::new(6, 4).init(&device())) {
+        Ok(_) => panic!("a damaged checkpoint was loaded"),
+        Err(error) => error.to_string(),
+    };
+
+    let path = save();
+    let model = path.join("model.bpk");
+    let bytes = std::fs::read(&model).unwrap();
+    std::fs::write(&model, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(error(&path).contains("model.bpk has"), "{}", error(&path));
+    let mut altered = bytes.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    std::fs::write(&model, altered).unwrap();
+    assert!(error(&path).contains("checksum"), "{}", error(&path));
+    std::fs::remove_file(&model).unwrap();
+    assert!(error(&path).contains("model.bpk cannot be read"), "{}", error(&path));
+
+    let path = save();
+    std::fs::write(path.join("checkpoint.json"), "{\"schema\": 99}").unwrap();
+    assert!(error(&path).contains("schema 99"), "{}", error(&path));
+
+    let path = save();
+    let other = checkpoint::load(&path, LinearConfig::new(5, 4).init(&device()));
+    let text = other.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(text.contains("another model"), "{text}");
+}
+
+#[test]
+fn pruning_keeps_the_newest_and_clears_what_was_left_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = layer();
+    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer)).unwrap();
+    for step in [3, 20, 100] {
+        let progress = checkpoint::Progress {
+            step,
+            ..checkpoint::Progress::default()
+        };
+        checkpoint::save(folder.path(), &layer, &optimizer(), &LossScaler::None, &plan, progress).unwrap();
+    }
+    std::fs::create_dir(folder.path().join(".saving-abc")).unwrap();
+    checkpoint::prune(folder.path(), 2).unwrap();
+    let left: Vec<_> = checkpoint::list(folder.path()).unwrap();
+    assert_eq!(left, [20, 100].map(|step| folder.path().join(format!("step-{step:08}"))));
+    assert!(!folder.path().join(".saving-abc").exists());
+}
