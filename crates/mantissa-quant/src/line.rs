@@ -1,6 +1,8 @@
 //! Loops over one line of elements that fall into runs sharing a number: largest magnitudes,
 //! divisions and multiplications by scales, on the widest vectors of the machine.
 
+use std::mem::MaybeUninit;
+
 use pulp::Arch;
 
 /// The bit pattern of infinity. Magnitudes compared as bits order NaN above it, so a maximum over
@@ -59,58 +61,126 @@ pub fn raise_amax(most: &mut [u32], xs: &[f32], run: usize) {
     )
 }
 
-macro_rules! by_scale {
-    ($(#[$doc:meta])* $name:ident, $assign:tt) => {
-        $(#[$doc])*
-        pub fn $name(xs: &mut [f32], scales: &[f32], run: usize) {
-            #[inline(always)]
-            fn all(xs: &mut [f32], scale: f32) {
-                for x in xs {
-                    *x $assign scale;
-                }
-            }
-            #[inline(always)]
-            fn fixed<const N: usize>(xs: &mut [f32], scales: &[f32]) {
-                let (runs, rest) = xs.as_chunks_mut::<N>();
-                let (whole, last) = scales.split_at(runs.len());
-                for (xs, &scale) in runs.iter_mut().zip(whole) {
-                    all(xs, scale);
-                }
-                if let Some(&scale) = last.first() {
-                    all(rest, scale);
-                }
-            }
-            Arch::new().dispatch(
-                #[inline(always)]
-                || match run {
-                    1 => {
-                        for (x, scale) in xs.iter_mut().zip(scales) {
-                            *x $assign *scale;
-                        }
-                    }
-                    16 => fixed::<16>(xs, scales),
-                    32 => fixed::<32>(xs, scales),
-                    64 => fixed::<64>(xs, scales),
-                    128 => fixed::<128>(xs, scales),
-                    _ => {
-                        for (xs, &scale) in xs.chunks_mut(run).zip(scales) {
-                            all(xs, scale);
-                        }
-                    }
-                },
-            )
+/// Writes to `out` the quotients of `xs`, the `g`-th run of `run` elements divided by `scales[g]`.
+pub fn divide_into(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32], run: usize) {
+    #[inline(always)]
+    fn all(out: &mut [MaybeUninit<f32>], xs: &[f32], scale: f32) {
+        for (out, x) in out.iter_mut().zip(xs) {
+            out.write(x / scale);
         }
-    };
+    }
+    #[inline(always)]
+    fn fixed<const N: usize>(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32]) {
+        let ((outs, out_rest), (runs, rest)) = (out.as_chunks_mut::<N>(), xs.as_chunks::<N>());
+        let (whole, last) = scales.split_at(runs.len());
+        for ((out, xs), &scale) in outs.iter_mut().zip(runs).zip(whole) {
+            all(out, xs, scale);
+        }
+        if let Some(&scale) = last.first() {
+            all(out_rest, rest, scale);
+        }
+    }
+    assert!(out.len() == xs.len() && xs.len() <= run.saturating_mul(scales.len()));
+    Arch::new().dispatch(
+        #[inline(always)]
+        || match run {
+            1 => {
+                for ((out, x), scale) in out.iter_mut().zip(xs).zip(scales) {
+                    out.write(x / scale);
+                }
+            }
+            16 => fixed::<16>(out, xs, scales),
+            32 => fixed::<32>(out, xs, scales),
+            64 => fixed::<64>(out, xs, scales),
+            128 => fixed::<128>(out, xs, scales),
+            _ => {
+                for ((out, xs), &scale) in out.chunks_mut(run).zip(xs.chunks(run)).zip(scales) {
+                    all(out, xs, scale);
+                }
+            }
+        },
+    )
 }
 
-by_scale!(
-    /// Divides the `g`-th run of `run` elements by `scales[g]`.
-    divide, /=
-);
-by_scale!(
-    /// Multiplies the `g`-th run of `run` elements by `scales[g]`.
-    multiply, *=
-);
+/// Multiplies the `g`-th run of `run` elements by `scales[g]`.
+pub fn multiply(xs: &mut [f32], scales: &[f32], run: usize) {
+    #[inline(always)]
+    fn all(xs: &mut [f32], scale: f32) {
+        for x in xs {
+            *x *= scale;
+        }
+    }
+    #[inline(always)]
+    fn fixed<const N: usize>(xs: &mut [f32], scales: &[f32]) {
+        let (runs, rest) = xs.as_chunks_mut::<N>();
+        let (whole, last) = scales.split_at(runs.len());
+        for (xs, &scale) in runs.iter_mut().zip(whole) {
+            all(xs, scale);
+        }
+        if let Some(&scale) = last.first() {
+            all(rest, scale);
+        }
+    }
+    Arch::new().dispatch(
+        #[inline(always)]
+        || match run {
+            1 => {
+                for (x, scale) in xs.iter_mut().zip(scales) {
+                    *x *= scale;
+                }
+            }
+            16 => fixed::<16>(xs, scales),
+            32 => fixed::<32>(xs, scales),
+            64 => fixed::<64>(xs, scales),
+            128 => fixed::<128>(xs, scales),
+            _ => {
+                for (xs, &scale) in xs.chunks_mut(run).zip(scales) {
+                    all(xs, scale);
+                }
+            }
+        },
+    )
+}
+
+/// Side of the tiles that [`transpose`] moves: a cache line of floats, so that each line fetched is
+/// used up at once, however far apart they lie.
+pub const TILE: usize = 16;
+
+/// Writes `out[i * len + j] = xs[i + j * stride]` for the rows `i` and the `len` columns `j` of `out`.
+pub fn transpose(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
+    #[inline(always)]
+    fn whole_tile(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
+        let mut tile = [[0.0; TILE]; TILE];
+        for (column, tile) in tile.iter_mut().enumerate() {
+            tile.copy_from_slice(&xs[column * stride..][..TILE]);
+        }
+        for row in 0..TILE {
+            let line: [f32; TILE] = std::array::from_fn(|column| tile[column][row]);
+            out[row * len..][..TILE].copy_from_slice(&line);
+        }
+    }
+    let rows = out.len() / len;
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for j in (0..len).step_by(TILE) {
+                for i in (0..rows).step_by(TILE) {
+                    let (out, xs) = (&mut out[i * len + j..], &xs[i + j * stride..]);
+                    let (height, width) = (TILE.min(rows - i), TILE.min(len - j));
+                    if (height, width) == (TILE, TILE) {
+                        whole_tile(out, len, xs, stride);
+                        continue;
+                    }
+                    for row in 0..height {
+                        for column in 0..width {
+                            out[row * len + column] = xs[row + column * stride];
+                        }
+                    }
+                }
+            }
+        },
+    )
+}
 
 #[cfg(test)]
 mod tests {
@@ -124,15 +194,17 @@ mod tests {
             let mut most = vec![0; groups];
             raise_amax(&mut most, &xs, run);
             let scales: Vec<f32> = (0..groups).map(|g| 1.5 + g as f32).collect();
-            let (mut quotients, mut products) = (xs.clone(), xs.clone());
-            divide(&mut quotients, &scales, run);
+            let mut quotients = vec![MaybeUninit::new(0.0); xs.len()];
+            let mut products = xs.clone();
+            divide_into(&mut quotients, &xs, &scales, run);
             multiply(&mut products, &scales, run);
             for (g, chunk) in xs.chunks(run).enumerate() {
                 let amax = chunk.iter().fold(0f32, |most, x| most.max(x.abs()));
                 assert_eq!(f32::from_bits(most[g]), amax, "run {run}");
             }
             for (i, x) in xs.iter().enumerate() {
-                assert_eq!(quotients[i], x / scales[i / run]);
+                // SAFETY: every element was initialized above.
+                assert_eq!(unsafe { quotients[i].assume_init() }, x / scales[i / run]);
                 assert_eq!(products[i], x * scales[i / run]);
             }
         }
@@ -145,5 +217,23 @@ mod tests {
         assert_eq!(amax_bits(&[1.0, f32::NEG_INFINITY]), INFINITY_BITS);
         assert_eq!(amax_bits(&[]), 0);
         assert_eq!(amax_bits(&[-0.0]), 0);
+    }
+
+    #[test]
+    fn transposing_covers_ragged_tiles() {
+        let xs: Vec<f32> = (0..4000u16).map(f32::from).collect();
+        for [rows, len, stride] in [
+            [1, 1, 1],
+            [16, 16, 16],
+            [17, 33, 40],
+            [5, 100, 7],
+            [40, 3, 41],
+        ] {
+            let mut out = vec![0.0; rows * len];
+            transpose(&mut out, len, &xs, stride);
+            for (at, x) in out.iter().enumerate() {
+                assert_eq!(*x, xs[at / len + at % len * stride]);
+            }
+        }
     }
 }

@@ -10,7 +10,8 @@ use crate::scale::ScaleKind;
 /// as `e4m3/tensor`, `int8/block32`, `e5m2/tensor/stochastic`, `mxfp8` or `bf16`.
 ///
 /// The grammar is `FORMAT[/GRANULARITY][/SCALE][/ROUNDING][/OVERFLOW]`; what is left out takes its
-/// default, and printing leaves out what is a default. In serde data it is that string.
+/// default, and printing leaves out what is a default, except the granularity of a scaled format. In
+/// serde data it is that string.
 ///
 /// ```
 /// use mantissa_quant::{Granularity, Numerics, ScaleKind};

@@ -4,6 +4,7 @@
 //! Every group's amax is a maximum and every element is rounded on its own, so the work may be cut
 //! at will and the result does not depend on the number of threads.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use mantissa_formats::{RandomBits, Rounder, Rounding};
@@ -18,9 +19,8 @@ use crate::operand::Operand;
 const TASK_ELEMENTS: usize = 8192;
 /// Operands with fewer elements stay on one thread.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
-/// Lines gathered together when a line is not contiguous in its source: a cache line of floats, so
-/// that each cache line fetched serves all of them.
-const GATHERED_LINES: usize = 16;
+/// Lines that a task looks at before it merges what it found with what others found.
+const MERGED_LINES: usize = 64;
 
 /// Which axis of a matrix is contiguous in a panel.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl<'a> Lines<'a> {
     fn task_lines(&self) -> usize {
         let mut lines = (TASK_ELEMENTS / self.len).max(1);
         if self.element_stride != 1 {
-            lines = lines.max(GATHERED_LINES);
+            lines = lines.max(4 * line::TILE);
         }
         if self.line_group <= 4 * lines.max(16) {
             lines = lines.next_multiple_of(self.line_group);
@@ -132,29 +132,22 @@ impl<'a> Lines<'a> {
         lines.min(self.count)
     }
 
-    /// Writes consecutive lines of a matrix to `out`, contiguously.
+    /// A line as it lies in the source, if its elements are neighbours there.
+    fn contiguous(&self, matrix: usize, line: usize) -> Option<&'a [f32]> {
+        let start = self.operand.offsets[matrix] + line * self.line_stride;
+        (self.element_stride == 1).then(|| &self.operand.data[start..start + self.len])
+    }
+
+    /// Writes consecutive lines of a matrix to `out`, one after another.
     fn gather(&self, matrix: usize, first: usize, out: &mut [f32]) {
         let start = self.operand.offsets[matrix] + first * self.line_stride;
         let source = &self.operand.data[start..];
-        if self.element_stride == 1 {
-            for (line, out) in out.chunks_mut(self.len).enumerate() {
-                let start = line * self.line_stride;
-                out.copy_from_slice(&source[start..start + self.len]);
-            }
-            return;
+        if self.line_stride == 1 {
+            return line::transpose(out, self.len, source, self.element_stride);
         }
-        for first in (0..self.len).step_by(GATHERED_LINES) {
-            for (line, out) in out.chunks_mut(self.len).enumerate() {
-                let end = self.len.min(first + GATHERED_LINES);
-                let start = line * self.line_stride + first * self.element_stride;
-                let elements = source[start..].iter().step_by(self.element_stride.max(1));
-                if self.element_stride == 0 {
-                    out[first..end].fill(source[start]);
-                    continue;
-                }
-                for (out, x) in out[first..end].iter_mut().zip(elements) {
-                    *out = *x;
-                }
+        for (line, out) in out.chunks_mut(self.len).enumerate() {
+            for (element, out) in out.iter_mut().enumerate() {
+                *out = source[line * self.line_stride + element * self.element_stride];
             }
         }
     }
@@ -169,63 +162,61 @@ fn for_each(tasks: usize, elements: usize, task: impl Fn(usize) + Send + Sync) {
     }
 }
 
-/// The largest magnitude of every group, as bits.
-fn amax(operand: &Operand, layout: ScaleLayout) -> Vec<u32> {
+/// The largest magnitude of every group, NaN if it has one.
+fn amax(operand: &Operand, layout: ScaleLayout) -> Vec<f32> {
     let lines = Lines::new(operand, layout, Order::of(operand));
     let groups = layout.len(operand.batch());
     if operand.count() == 0 {
-        return vec![0; groups];
+        return vec![0.0; groups];
     }
     let most: Vec<AtomicU32> = (0..groups).map(|_| AtomicU32::new(0)).collect();
-    let task_lines = lines.task_lines();
+    // Groups taller than a task are merged run by run, which pays only after a good number of lines.
+    let task_lines = lines.task_lines().max(MERGED_LINES).min(lines.count);
     let tasks = lines.count.div_ceil(task_lines);
     for_each(operand.batch() * tasks, operand.count(), |task| {
         let (matrix, first) = (task / tasks, task % tasks * task_lines);
         let end = lines.count.min(first + task_lines);
         let mut runs = vec![0; lines.runs()];
-        let mut gathered = vec![
-            0.0;
-            if lines.element_stride == 1 {
-                0
-            } else {
-                lines.len
-            }
-        ];
+        let mut gathered = Vec::new();
         for line in first..end {
-            let xs = if lines.element_stride == 1 {
-                let start = operand.offsets[matrix] + line * lines.line_stride;
-                &operand.data[start..start + lines.len]
-            } else {
+            let xs = lines.contiguous(matrix, line).unwrap_or_else(|| {
+                gathered.resize(lines.len, 0.0);
                 lines.gather(matrix, line, &mut gathered);
                 &gathered
-            };
+            });
             line::raise_amax(&mut runs, xs, lines.run);
-            if line + 1 < end && (line + 1) % lines.line_group != 0 {
+            let last = line + 1 == end || (line + 1) % lines.line_group == 0;
+            if !last {
                 continue;
             }
             let group = lines.first_group(matrix, line);
+            let whole = !layout.shared && line / lines.line_group * lines.line_group >= first;
+            let whole = whole
+                && (line + 1 < end || end == lines.count || end.is_multiple_of(lines.line_group));
             for (run, bits) in runs.iter_mut().enumerate() {
-                most[group + run * lines.run_step].fetch_max(*bits, Ordering::Relaxed);
+                let most = &most[group + run * lines.run_step];
+                if whole {
+                    most.store(*bits, Ordering::Relaxed);
+                } else {
+                    most.fetch_max(*bits, Ordering::Relaxed);
+                }
                 *bits = 0;
             }
         }
     });
-    most.into_iter().map(AtomicU32::into_inner).collect()
+    most.into_iter()
+        .map(|bits| f32::from_bits(bits.into_inner()))
+        .collect()
 }
 
 /// The scales of an operand, how many groups are degenerate, and whether every element is finite.
 fn scales(operand: &Operand, numerics: &Numerics, layout: ScaleLayout) -> (Vec<f32>, u64, bool) {
-    let most = amax(operand, layout);
-    let tensor = f32::from_bits(most.iter().copied().max().unwrap_or(0));
-    let mut degenerate = 0;
-    let scales = most.into_iter().map(|bits| {
-        let scale = numerics
-            .scale
-            .scale(numerics.format, f32::from_bits(bits), tensor);
-        degenerate += u64::from(scale.degenerate);
-        scale.value
-    });
-    (scales.collect(), degenerate, tensor.is_finite())
+    let mut groups = amax(operand, layout);
+    let tensor = f32::from_bits(line::amax_bits(&groups));
+    let degenerate = numerics
+        .scale
+        .scale_all(numerics.format, tensor, &mut groups);
+    (groups, degenerate, tensor.is_finite())
 }
 
 /// Quantizes an operand into a panel; with `fold` its elements are multiplied by their scales again.
@@ -250,28 +241,32 @@ pub fn quantize_panel(
     } else {
         (vec![1.0], 0, false)
     };
-    let mut panel = Panel {
-        values: vec![0.0; operand.count()],
-        order,
-        scales,
-        layout,
-        non_finite: 0,
-        degenerate_groups,
-    };
-    if !panel.values.is_empty() {
+    let count = operand.count();
+    let mut values = Vec::with_capacity(count);
+    let mut non_finite = 0;
+    if count > 0 {
         let task = RoundTask {
             lines: Lines::new(operand, layout, order),
             rounder: &Rounder::new(numerics.format, numerics.rounding, numerics.overflow),
             random,
-            scales: &panel.scales,
-            scaled: panel.scales != [1.0],
+            scales: &scales,
+            scaled: scales != [1.0],
             fold,
             finite,
             has_nan: numerics.format.has_nan(),
         };
-        panel.non_finite = task.run(&mut panel.values);
+        non_finite = task.run(&mut values.spare_capacity_mut()[..count]);
+        // SAFETY: the task writes every one of these elements.
+        unsafe { values.set_len(count) };
     }
-    panel
+    Panel {
+        values,
+        order,
+        scales,
+        layout,
+        non_finite,
+        degenerate_groups,
+    }
 }
 
 /// What the second pass needs to know.
@@ -288,8 +283,8 @@ struct RoundTask<'a> {
 }
 
 impl RoundTask<'_> {
-    /// Fills the panel and returns how many elements were not finite.
-    fn run(&self, values: &mut [f32]) -> u64 {
+    /// Writes the whole panel and returns how many elements were not finite.
+    fn run(&self, values: &mut [MaybeUninit<f32>]) -> u64 {
         let lines = &self.lines;
         let (matrix_len, task_len) = (lines.count * lines.len, lines.task_lines() * lines.len);
         if values.len() < PARALLEL_ELEMENTS {
@@ -315,61 +310,90 @@ impl RoundTask<'_> {
         non_finite.into_inner()
     }
 
-    fn round(&self, matrix: usize, first: usize, values: &mut [f32]) -> u64 {
+    /// Writes consecutive lines of a matrix and returns how many elements were not finite.
+    fn round(&self, matrix: usize, first: usize, values: &mut [MaybeUninit<f32>]) -> u64 {
         let lines = &self.lines;
-        lines.gather(matrix, first, values);
-        let (mut non_finite, mut nans) = (0, Vec::new());
-        if !self.finite && line::amax_bits(values) >= line::INFINITY_BITS {
-            non_finite = values.iter().filter(|x| !x.is_finite()).count() as u64;
-            if !self.has_nan {
-                nans.extend(
-                    values
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, x)| x.is_nan())
-                        .map(|(i, _)| i),
-                );
+        let gathered = (lines.element_stride != 1).then(|| {
+            let mut gathered = vec![0.0; values.len()];
+            lines.gather(matrix, first, &mut gathered);
+            gathered
+        });
+        let source = |line: usize| match &gathered {
+            Some(gathered) => &gathered[(line - first) * lines.len..][..lines.len],
+            None => lines.contiguous(matrix, line).unwrap_or_default(),
+        };
+        let count = values.len() / lines.len;
+        let mut scales = LineScales::default();
+        for (line, out) in (first..).zip(values.chunks_mut(lines.len)) {
+            if self.scaled {
+                let (scales, run) = scales.of(self, matrix, line);
+                line::divide_into(out, source(line), scales, run);
+            } else {
+                out.write_copy_of_slice(source(line));
             }
         }
-        self.scale_lines(matrix, first, values, line::divide);
+        // SAFETY: every line was written just now, and the lines are all of the values.
+        let values = unsafe { values.assume_init_mut() };
+        let (mut non_finite, mut nans) = (0, Vec::new());
+        // Scales are positive and finite, so a quotient is NaN where the element is; it may be
+        // infinite where the element is not, hence the look at the source.
+        if !self.finite && line::amax_bits(values) >= line::INFINITY_BITS {
+            for line in first..first + count {
+                for (i, x) in source(line)
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, x)| !x.is_finite())
+                {
+                    non_finite += 1;
+                    if x.is_nan() && !self.has_nan {
+                        nans.push((line - first) * lines.len + i);
+                    }
+                }
+            }
+        }
         let start = (matrix * lines.count + first) * lines.len;
         self.rounder.round(self.random, start as u64, values);
         for i in nans {
             values[i] = f32::NAN;
         }
-        if self.fold {
-            self.scale_lines(matrix, first, values, line::multiply);
+        if self.fold && self.scaled {
+            let mut scales = LineScales::default();
+            for (line, values) in (first..).zip(values.chunks_mut(lines.len)) {
+                let (scales, run) = scales.of(self, matrix, line);
+                line::multiply(values, scales, run);
+            }
         }
         non_finite
     }
+}
 
-    fn scale_lines(
-        &self,
+/// The scales along a line, brought together if they do not lie so.
+#[derive(Default)]
+struct LineScales {
+    strided: Vec<f32>,
+    /// The group whose scales are in `strided`.
+    group: Option<usize>,
+}
+
+impl LineScales {
+    /// The scales of a line's runs and the length of a run.
+    fn of<'a>(
+        &'a mut self,
+        task: &RoundTask<'a>,
         matrix: usize,
-        first: usize,
-        values: &mut [f32],
-        apply: impl Fn(&mut [f32], &[f32], usize),
-    ) {
-        let lines = &self.lines;
-        if !self.scaled {
-            return;
+        line: usize,
+    ) -> (&'a [f32], usize) {
+        let lines = &task.lines;
+        let group = lines.first_group(matrix, line);
+        if lines.run_step == 1 || lines.runs() == 1 {
+            return (&task.scales[group..group + lines.runs()], lines.run);
         }
-        if lines.layout.shared {
-            return apply(values, self.scales, values.len());
+        if self.group != Some(group) {
+            self.strided.clear();
+            let indices = (0..lines.runs()).map(|run| group + run * lines.run_step);
+            self.strided.extend(indices.map(|index| task.scales[index]));
+            self.group = Some(group);
         }
-        let runs = lines.runs();
-        let mut strided = Vec::new();
-        for (line, values) in (first..).zip(values.chunks_mut(lines.len)) {
-            let group = lines.first_group(matrix, line);
-            if lines.run_step == 1 {
-                apply(values, &self.scales[group..group + runs], lines.run);
-                continue;
-            }
-            if line == first || line % lines.line_group == 0 {
-                strided.clear();
-                strided.extend((0..runs).map(|run| self.scales[group + run * lines.run_step]));
-            }
-            apply(values, &strided, lines.run);
-        }
+        (&self.strided, lines.run)
     }
 }

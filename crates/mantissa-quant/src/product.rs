@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::granularity::Granularity;
 use crate::integer::{Codes, multiply_exactly};
+use crate::line;
 use crate::matmul::{Matrices, multiply_batch};
 use crate::numerics::Numerics;
 use crate::operand::Operand;
@@ -195,14 +196,15 @@ fn apply_scales(left: &Factor, right: &Factor, out: &mut [f32]) {
     {
         return;
     }
+    let ranges: Vec<[f32; 2]> = (0..right.operand.batch())
+        .map(|matrix| range(right.pending_scales(matrix)))
+        .collect();
     let scale_row = |row: usize, out: &mut [f32]| {
         let matrix = row / rows;
         let lefts = left.pending_scales(matrix);
-        scale_row(
-            out,
-            *lefts.get(row % rows).unwrap_or(&lefts[0]),
-            right.pending_scales(matrix),
-        );
+        let scale = *lefts.get(row % rows).unwrap_or(&lefts[0]);
+        let range = *ranges.get(matrix).unwrap_or(&ranges[0]);
+        scale_row(out, scale, right.pending_scales(matrix), range);
     };
     let lines = (TASK_ELEMENTS / columns).max(1);
     let task = |(task, out): (usize, &mut [f32])| {
@@ -219,22 +221,27 @@ fn apply_scales(left: &Factor, right: &Factor, out: &mut [f32]) {
     }
 }
 
-/// Multiplies a row by `left` and by its columns' scales, or by the single one of `rights`.
-fn scale_row(out: &mut [f32], left: f32, rights: &[f32]) {
-    let in_range = rights.iter().all(|right| (left * right).is_normal());
+fn range(scales: &[f32]) -> [f32; 2] {
+    let ends = [f32::INFINITY, 0.0];
+    scales.iter().fold(ends, |[least, most], &scale| {
+        [least.min(scale), most.max(scale)]
+    })
+}
+
+/// Multiplies a row by `left` and by its columns' scales, or by the single one of `rights`, which lie
+/// in a range.
+fn scale_row(out: &mut [f32], left: f32, rights: &[f32], range: [f32; 2]) {
     match rights {
         // The product of two scales can leave the range of f32 where the scaled result does not.
-        _ if !in_range => {
+        _ if !range.iter().all(|right| (left * right).is_normal()) => {
             for (column, x) in out.iter_mut().enumerate() {
                 let right = *rights.get(column).unwrap_or(&rights[0]);
                 *x = (f64::from(*x) * (f64::from(left) * f64::from(right))) as f32;
             }
         }
         [right] => {
-            let scale = left * right;
-            for x in out {
-                *x *= scale;
-            }
+            let all = out.len();
+            line::multiply(out, &[left * right], all);
         }
         _ => {
             for (x, right) in out.iter_mut().zip(rights) {

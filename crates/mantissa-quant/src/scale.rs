@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use mantissa_formats::{Format, Overflow, Rounding, codec};
+use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding};
 use serde::{Deserialize, Serialize};
 
 /// Which numbers a scale may be.
@@ -46,21 +46,39 @@ impl ScaleKind {
     ///
     /// A zero or non-finite amax has no scale of its own: the group gets 1 and is degenerate.
     pub fn scale(self, format: Format, group_amax: f32, tensor_amax: f32) -> Scale {
-        if !group_amax.is_finite() || group_amax == 0.0 {
-            return Scale {
-                value: 1.0,
-                degenerate: true,
-            };
+        let mut scale = [group_amax];
+        let degenerate = self.scale_all(format, tensor_amax, &mut scale) > 0;
+        Scale {
+            value: scale[0],
+            degenerate,
         }
-        let max = format.max_finite();
-        let (value, degenerate) = match self {
-            ScaleKind::F32 => ((group_amax / max).max(f32::MIN_POSITIVE), false),
-            ScaleKind::Pow2 => (power_of_two_at_least(group_amax, max), false),
-            ScaleKind::E8M0 => (shared_exponent(group_amax, max), false),
-            ScaleKind::TwoLevel => two_level(group_amax, tensor_amax, max),
-        };
-        Scale { value, degenerate }
     }
+
+    /// Replaces the amax of every group by its scale and returns how many groups are degenerate.
+    pub(crate) fn scale_all(self, format: Format, tensor_amax: f32, groups: &mut [f32]) -> u64 {
+        let max = format.max_finite();
+        match self {
+            ScaleKind::F32 => each(groups, |amax| (amax / max).max(f32::MIN_POSITIVE)),
+            ScaleKind::Pow2 => each(groups, |amax| power_of_two_at_least(amax, max)),
+            ScaleKind::E8M0 => each(groups, |amax| shared_exponent(amax, max)),
+            ScaleKind::TwoLevel => two_level(groups, tensor_amax, max),
+        }
+    }
+}
+
+/// Whether an amax determines a scale.
+fn has_scale(amax: f32) -> bool {
+    amax.is_finite() && amax != 0.0
+}
+
+fn each(groups: &mut [f32], scale: impl Fn(f32) -> f32) -> u64 {
+    let mut degenerate = 0;
+    for group in groups {
+        let amax = *group;
+        degenerate += u64::from(!has_scale(amax));
+        *group = if has_scale(amax) { scale(amax) } else { 1.0 };
+    }
+    degenerate
 }
 
 /// The scale of one group.
@@ -103,26 +121,25 @@ const E4M3_MAX: f32 = 448.0;
 /// Smallest positive E4M3 value.
 const E4M3_MIN: f32 = 1.0 / 512.0;
 
-fn two_level(group_amax: f32, tensor_amax: f32, max: f32) -> (f32, bool) {
-    let tensor = if tensor_amax.is_finite() {
+fn two_level(groups: &mut [f32], tensor_amax: f32, max: f32) -> u64 {
+    let tensor = if has_scale(tensor_amax) {
         (tensor_amax / (max * E4M3_MAX)).max(f32::MIN_POSITIVE)
     } else {
         1.0
     };
-    let block = codec::round(
-        Format::E4M3,
-        group_amax / max / tensor,
-        Rounding::Nearest,
-        Overflow::Saturate,
-        0,
-    );
-    // A group too small for an E4M3 scale takes the smallest one: dividing by zero would lose it.
-    let (block, degenerate) = if block == 0.0 {
-        (E4M3_MIN, true)
-    } else {
-        (block, false)
-    };
-    ((block * tensor).max(f32::MIN_POSITIVE), degenerate)
+    let mut blocks: Vec<f32> = groups.iter().map(|amax| amax / max / tensor).collect();
+    let rounder = Rounder::new(Format::E4M3, Rounding::Nearest, Overflow::Saturate);
+    rounder.round(RandomBits::NONE, 0, &mut blocks);
+    let mut degenerate = 0;
+    for (group, block) in groups.iter_mut().zip(blocks) {
+        degenerate += u64::from(!has_scale(*group) || block == 0.0);
+        // A group too small for an E4M3 scale takes the smallest one: dividing by zero would lose it.
+        *group = match has_scale(*group) {
+            true => (block.max(E4M3_MIN) * tensor).max(f32::MIN_POSITIVE),
+            false => 1.0,
+        };
+    }
+    degenerate
 }
 
 impl fmt::Display for ScaleKind {
