@@ -1,13 +1,54 @@
 //! Loops over one line of elements that fall into runs sharing a number: largest magnitudes,
 //! divisions and multiplications by scales, on the widest vectors of the machine.
+//!
+//! Each loop is a structure with its arguments, which `pulp` compiles for every vector unit. (A closure
+//! would do as well, but the compiler does not always inline one into the code for the vector unit.)
 
 use std::mem::MaybeUninit;
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 /// The bit pattern of infinity. Magnitudes compared as bits order NaN above it, so a maximum over
 /// bits never drops a NaN.
 pub const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// The largest magnitude of a slice, as bits.
+pub fn amax_bits(xs: &[f32]) -> u32 {
+    let mut most = [0];
+    raise_amax(&mut most, xs, usize::MAX);
+    most[0]
+}
+
+/// Raises `most[g]` to the largest magnitude of the `g`-th run of `run` elements.
+pub fn raise_amax(most: &mut [u32], xs: &[f32], run: usize) {
+    Arch::new().dispatch(RaiseAmax { most, xs, run });
+}
+
+/// Writes to `out` the quotients of `xs`, the `g`-th run of `run` elements divided by `scales[g]`.
+pub fn divide_into(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32], run: usize) {
+    assert!(out.len() == xs.len() && xs.len() <= run.saturating_mul(scales.len()));
+    Arch::new().dispatch(DivideInto {
+        out,
+        xs,
+        scales,
+        run,
+    });
+}
+
+/// Multiplies the `g`-th run of `run` elements by `scales[g]`.
+pub fn multiply(xs: &mut [f32], scales: &[f32], run: usize) {
+    Arch::new().dispatch(Multiply { xs, scales, run });
+}
+
+/// Writes `out[i * len + j] = xs[i + j * stride]` for the rows `i` and the `len` columns `j` of `out`.
+pub fn transpose(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
+    Arch::new().dispatch(Transpose {
+        out,
+        len,
+        xs,
+        stride,
+    });
+}
 
 #[inline(always)]
 fn magnitude_bits(x: f32) -> u32 {
@@ -15,171 +56,158 @@ fn magnitude_bits(x: f32) -> u32 {
 }
 
 #[inline(always)]
-fn largest(xs: &[f32]) -> u32 {
-    xs.iter().fold(0, |most, &x| most.max(magnitude_bits(x)))
+fn largest<S: Simd>(simd: S, xs: &[f32]) -> u32 {
+    let (vectors, rest) = S::as_simd_f32s(xs);
+    let mut lanes = simd.splat_u32s(0);
+    for &x in vectors {
+        lanes = simd.max_u32s(lanes, simd.transmute_u32s_f32s(simd.abs_f32s(x)));
+    }
+    let mut most = 0;
+    for &lane in pulp::bytemuck::cast_slice::<S::u32s, u32>(&[lanes]) {
+        most = lane.max(most);
+    }
+    rest.iter()
+        .fold(most, |most, &x| magnitude_bits(x).max(most))
 }
 
-/// The largest magnitude of a slice, as bits.
-pub fn amax_bits(xs: &[f32]) -> u32 {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || largest(xs),
-    )
+struct RaiseAmax<'a> {
+    most: &'a mut [u32],
+    xs: &'a [f32],
+    run: usize,
 }
 
-/// Raises `most[g]` to the largest magnitude of the `g`-th run of `run` elements.
-pub fn raise_amax(most: &mut [u32], xs: &[f32], run: usize) {
+impl WithSimd for RaiseAmax<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn fixed<const N: usize>(most: &mut [u32], xs: &[f32]) {
-        let (runs, rest) = xs.as_chunks::<N>();
-        let (whole, last) = most.split_at_mut(runs.len());
-        for (most, xs) in whole.iter_mut().zip(runs) {
-            *most = (*most).max(largest(xs));
+    fn with_simd<S: Simd>(self, simd: S) {
+        if self.run == 1 {
+            for (most, &x) in self.most.iter_mut().zip(self.xs) {
+                *most = (*most).max(magnitude_bits(x));
+            }
+            return;
         }
-        if let Some(last) = last.first_mut() {
-            *last = (*last).max(largest(rest));
+        for (most, xs) in self.most.iter_mut().zip(self.xs.chunks(self.run)) {
+            *most = (*most).max(largest(simd, xs));
         }
     }
-    Arch::new().dispatch(
-        #[inline(always)]
-        || match run {
-            1 => {
-                for (most, &x) in most.iter_mut().zip(xs) {
-                    *most = (*most).max(magnitude_bits(x));
-                }
-            }
-            16 => fixed::<16>(most, xs),
-            32 => fixed::<32>(most, xs),
-            64 => fixed::<64>(most, xs),
-            128 => fixed::<128>(most, xs),
-            _ => {
-                for (most, xs) in most.iter_mut().zip(xs.chunks(run)) {
-                    *most = (*most).max(largest(xs));
-                }
-            }
-        },
-    )
 }
 
-/// Writes to `out` the quotients of `xs`, the `g`-th run of `run` elements divided by `scales[g]`.
-pub fn divide_into(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32], run: usize) {
-    #[inline(always)]
-    fn all(out: &mut [MaybeUninit<f32>], xs: &[f32], scale: f32) {
-        for (out, x) in out.iter_mut().zip(xs) {
-            out.write(x / scale);
-        }
-    }
-    #[inline(always)]
-    fn fixed<const N: usize>(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32]) {
-        let ((outs, out_rest), (runs, rest)) = (out.as_chunks_mut::<N>(), xs.as_chunks::<N>());
-        let (whole, last) = scales.split_at(runs.len());
-        for ((out, xs), &scale) in outs.iter_mut().zip(runs).zip(whole) {
-            all(out, xs, scale);
-        }
-        if let Some(&scale) = last.first() {
-            all(out_rest, rest, scale);
-        }
-    }
-    assert!(out.len() == xs.len() && xs.len() <= run.saturating_mul(scales.len()));
-    Arch::new().dispatch(
-        #[inline(always)]
-        || match run {
-            1 => {
-                for ((out, x), scale) in out.iter_mut().zip(xs).zip(scales) {
-                    out.write(x / scale);
-                }
-            }
-            16 => fixed::<16>(out, xs, scales),
-            32 => fixed::<32>(out, xs, scales),
-            64 => fixed::<64>(out, xs, scales),
-            128 => fixed::<128>(out, xs, scales),
-            _ => {
-                for ((out, xs), &scale) in out.chunks_mut(run).zip(xs.chunks(run)).zip(scales) {
-                    all(out, xs, scale);
-                }
-            }
-        },
-    )
+struct DivideInto<'a> {
+    out: &'a mut [MaybeUninit<f32>],
+    xs: &'a [f32],
+    scales: &'a [f32],
+    run: usize,
 }
 
-/// Multiplies the `g`-th run of `run` elements by `scales[g]`.
-pub fn multiply(xs: &mut [f32], scales: &[f32], run: usize) {
+impl WithSimd for DivideInto<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn all(xs: &mut [f32], scale: f32) {
-        for x in xs {
-            *x *= scale;
+    fn with_simd<S: Simd>(self, simd: S) {
+        if self.run == 1 {
+            for ((out, x), scale) in self.out.iter_mut().zip(self.xs).zip(self.scales) {
+                out.write(x / scale);
+            }
+            return;
+        }
+        let runs = self.out.chunks_mut(self.run).zip(self.xs.chunks(self.run));
+        for ((out, xs), &scale) in runs.zip(self.scales) {
+            let (vectors, rest) = S::as_simd_f32s(xs);
+            let (outs, out_rest) = out.split_at_mut(xs.len() - rest.len());
+            let scales = simd.splat_f32s(scale);
+            for (out, &x) in outs.chunks_exact_mut(S::F32_LANES).zip(vectors) {
+                let quotients = [simd.div_f32s(x, scales)];
+                out.write_copy_of_slice(pulp::bytemuck::cast_slice(&quotients));
+            }
+            for (out, x) in out_rest.iter_mut().zip(rest) {
+                out.write(x / scale);
+            }
         }
     }
+}
+
+struct Multiply<'a> {
+    xs: &'a mut [f32],
+    scales: &'a [f32],
+    run: usize,
+}
+
+impl WithSimd for Multiply<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn fixed<const N: usize>(xs: &mut [f32], scales: &[f32]) {
-        let (runs, rest) = xs.as_chunks_mut::<N>();
-        let (whole, last) = scales.split_at(runs.len());
-        for (xs, &scale) in runs.iter_mut().zip(whole) {
-            all(xs, scale);
+    fn with_simd<S: Simd>(self, simd: S) {
+        if self.run == 1 {
+            for (x, scale) in self.xs.iter_mut().zip(self.scales) {
+                *x *= scale;
+            }
+            return;
         }
-        if let Some(&scale) = last.first() {
-            all(rest, scale);
+        for (xs, &scale) in self.xs.chunks_mut(self.run).zip(self.scales) {
+            let (vectors, rest) = S::as_mut_simd_f32s(xs);
+            let scales = simd.splat_f32s(scale);
+            for x in vectors {
+                *x = simd.mul_f32s(*x, scales);
+            }
+            for x in rest {
+                *x *= scale;
+            }
         }
     }
-    Arch::new().dispatch(
-        #[inline(always)]
-        || match run {
-            1 => {
-                for (x, scale) in xs.iter_mut().zip(scales) {
-                    *x *= scale;
-                }
-            }
-            16 => fixed::<16>(xs, scales),
-            32 => fixed::<32>(xs, scales),
-            64 => fixed::<64>(xs, scales),
-            128 => fixed::<128>(xs, scales),
-            _ => {
-                for (xs, &scale) in xs.chunks_mut(run).zip(scales) {
-                    all(xs, scale);
-                }
-            }
-        },
-    )
 }
 
 /// Side of the tiles that [`transpose`] moves: a cache line of floats, so that each line fetched is
 /// used up at once, however far apart they lie.
 pub const TILE: usize = 16;
 
-/// Writes `out[i * len + j] = xs[i + j * stride]` for the rows `i` and the `len` columns `j` of `out`.
-pub fn transpose(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
+struct Transpose<'a> {
+    out: &'a mut [f32],
+    len: usize,
+    xs: &'a [f32],
+    stride: usize,
+}
+
+impl WithSimd for Transpose<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn whole_tile(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
-        let mut tile = [[0.0; TILE]; TILE];
-        for (column, tile) in tile.iter_mut().enumerate() {
-            tile.copy_from_slice(&xs[column * stride..][..TILE]);
-        }
-        for row in 0..TILE {
-            let line: [f32; TILE] = std::array::from_fn(|column| tile[column][row]);
-            out[row * len..][..TILE].copy_from_slice(&line);
-        }
-    }
-    let rows = out.len() / len;
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for j in (0..len).step_by(TILE) {
-                for i in (0..rows).step_by(TILE) {
-                    let (out, xs) = (&mut out[i * len + j..], &xs[i + j * stride..]);
-                    let (height, width) = (TILE.min(rows - i), TILE.min(len - j));
-                    if (height, width) == (TILE, TILE) {
-                        whole_tile(out, len, xs, stride);
-                        continue;
-                    }
-                    for row in 0..height {
-                        for column in 0..width {
-                            out[row * len + column] = xs[row + column * stride];
-                        }
+    fn with_simd<S: Simd>(self, _: S) {
+        let Transpose {
+            out,
+            len,
+            xs,
+            stride,
+        } = self;
+        let rows = out.len() / len;
+        for j in (0..len).step_by(TILE) {
+            for i in (0..rows).step_by(TILE) {
+                let (out, xs) = (&mut out[i * len + j..], &xs[i + j * stride..]);
+                let (height, width) = (TILE.min(rows - i), TILE.min(len - j));
+                if (height, width) == (TILE, TILE) {
+                    whole_tile(out, len, xs, stride);
+                    continue;
+                }
+                for row in 0..height {
+                    for column in 0..width {
+                        out[row * len + column] = xs[row + column * stride];
                     }
                 }
             }
-        },
-    )
+        }
+    }
+}
+
+#[inline(always)]
+fn whole_tile(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
+    let mut tile = [[0.0; TILE]; TILE];
+    for (column, tile) in tile.iter_mut().enumerate() {
+        tile.copy_from_slice(&xs[column * stride..][..TILE]);
+    }
+    for row in 0..TILE {
+        let line: [f32; TILE] = std::array::from_fn(|column| tile[column][row]);
+        out[row * len..][..TILE].copy_from_slice(&line);
+    }
 }
 
 #[cfg(test)]
@@ -203,8 +231,9 @@ mod tests {
                 assert_eq!(f32::from_bits(most[g]), amax, "run {run}");
             }
             for (i, x) in xs.iter().enumerate() {
-                // SAFETY: every element was initialized above.
-                assert_eq!(unsafe { quotients[i].assume_init() }, x / scales[i / run]);
+                // SAFETY: every element was initialized before.
+                let quotient = unsafe { quotients[i].assume_init() };
+                assert_eq!(quotient, x / scales[i / run]);
                 assert_eq!(products[i], x * scales[i / run]);
             }
         }

@@ -16,7 +16,7 @@ use crate::numerics::Numerics;
 use crate::operand::Operand;
 
 /// Elements that one task takes: enough to outweigh its start, few enough for a first-level cache.
-const TASK_ELEMENTS: usize = 8192;
+const TASK_ELEMENTS: usize = 4096;
 /// Operands with fewer elements stay on one thread.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 /// Lines that a task looks at before it merges what it found with what others found.
