@@ -8,6 +8,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use crate::line;
 use crate::matmul::{Matrices, multiply, multiply_batch};
 use crate::panel::{Order, Panel};
 
@@ -28,45 +29,28 @@ fn exact_depth(lhs_max: f32, rhs_max: f32) -> usize {
 fn largest_squared_norm(panel: &Panel, outer: usize, depth: usize) -> f64 {
     // The sums round, by less than 2^-24 of the sum for each of the elements.
     let slack = 1.0 + depth as f64 / EXACT * 2.0;
-    let rows = |most: f32, sum: f32| {
+    let larger = |most: f32, sum: f32| {
         if sum > most || sum.is_nan() {
             sum
         } else {
             most
         }
     };
-    let of_matrix = |matrix: &[f32]| match panel.order {
+    let norms = |matrix: &[f32]| match panel.order {
         Order::OuterMajor => {
-            let norms = matrix.chunks(depth).map(squared_norm);
-            norms.fold(0.0, rows)
+            let rows = matrix.par_chunks(depth).map(line::squared_norm);
+            rows.reduce(|| 0.0, larger)
         }
         Order::DepthMajor => {
-            let mut sums = vec![0f32; outer];
+            let mut sums = vec![0.0; outer];
             for line in matrix.chunks(outer) {
-                for (sum, x) in sums.iter_mut().zip(line) {
-                    *sum += x * x;
-                }
+                line::add_squares(&mut sums, line);
             }
-            sums.into_iter().fold(0.0, rows)
+            sums.into_iter().fold(0.0, larger)
         }
     };
-    let matrices = panel
-        .values
-        .par_chunks((outer * depth).max(1))
-        .map(of_matrix);
-    f64::from(matrices.reduce(|| 0.0, rows)) * slack
-}
-
-fn squared_norm(row: &[f32]) -> f32 {
-    // Sixteen sums side by side let the compiler use vectors.
-    let mut sums = [0f32; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x * x;
-        }
-    }
-    sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
+    let matrices = panel.values.par_chunks((outer * depth).max(1)).map(norms);
+    f64::from(matrices.reduce(|| 0.0, larger)) * slack
 }
 
 /// What an exact product needs to know of one operand.

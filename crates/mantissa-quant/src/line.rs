@@ -5,12 +5,20 @@
 //! would do as well, but the compiler does not always inline one into the code for the vector unit.)
 
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
 /// The bit pattern of infinity. Magnitudes compared as bits order NaN above it, so a maximum over
 /// bits never drops a NaN.
 pub const INFINITY_BITS: u32 = 0x7f80_0000;
+
+/// The vector unit of this machine, looked up once: asking for each line would cost as much as a
+/// short line itself.
+fn vectors() -> Arch {
+    static VECTORS: LazyLock<Arch> = LazyLock::new(Arch::new);
+    *VECTORS
+}
 
 /// The largest magnitude of a slice, as bits.
 pub fn amax_bits(xs: &[f32]) -> u32 {
@@ -21,13 +29,13 @@ pub fn amax_bits(xs: &[f32]) -> u32 {
 
 /// Raises `most[g]` to the largest magnitude of the `g`-th run of `run` elements.
 pub fn raise_amax(most: &mut [u32], xs: &[f32], run: usize) {
-    Arch::new().dispatch(RaiseAmax { most, xs, run });
+    vectors().dispatch(RaiseAmax { most, xs, run });
 }
 
 /// Writes to `out` the quotients of `xs`, the `g`-th run of `run` elements divided by `scales[g]`.
 pub fn divide_into(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32], run: usize) {
     assert!(out.len() == xs.len() && xs.len() <= run.saturating_mul(scales.len()));
-    Arch::new().dispatch(DivideInto {
+    vectors().dispatch(DivideInto {
         out,
         xs,
         scales,
@@ -37,12 +45,22 @@ pub fn divide_into(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32], run
 
 /// Multiplies the `g`-th run of `run` elements by `scales[g]`.
 pub fn multiply(xs: &mut [f32], scales: &[f32], run: usize) {
-    Arch::new().dispatch(Multiply { xs, scales, run });
+    vectors().dispatch(Multiply { xs, scales, run });
+}
+
+/// The sum of the squares, rounded in no particular order.
+pub fn squared_norm(xs: &[f32]) -> f32 {
+    vectors().dispatch(SquaredNorm { xs })
+}
+
+/// Adds the square of each element to the sum of its place.
+pub fn add_squares(sums: &mut [f32], xs: &[f32]) {
+    vectors().dispatch(AddSquares { sums, xs });
 }
 
 /// Writes `out[i * len + j] = xs[i + j * stride]` for the rows `i` and the `len` columns `j` of `out`.
 pub fn transpose(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
-    Arch::new().dispatch(Transpose {
+    vectors().dispatch(Transpose {
         out,
         len,
         xs,
@@ -153,6 +171,41 @@ impl WithSimd for Multiply<'_> {
             for x in rest {
                 *x *= scale;
             }
+        }
+    }
+}
+
+struct SquaredNorm<'a> {
+    xs: &'a [f32],
+}
+
+impl WithSimd for SquaredNorm<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let (vectors, rest) = S::as_simd_f32s(self.xs);
+        let mut sums = simd.splat_f32s(0.0);
+        for &x in vectors {
+            sums = simd.mul_add_f32s(x, x, sums);
+        }
+        rest.iter()
+            .fold(simd.reduce_sum_f32s(sums), |sum, x| sum + x * x)
+    }
+}
+
+struct AddSquares<'a> {
+    sums: &'a mut [f32],
+    xs: &'a [f32],
+}
+
+impl WithSimd for AddSquares<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (sum, x) in self.sums.iter_mut().zip(self.xs) {
+            *sum += x * x;
         }
     }
 }
