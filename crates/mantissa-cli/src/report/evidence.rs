@@ -67,7 +67,7 @@ pub fn decisions(plan: &Plan) -> Vec<Decision> {
                 ..Decision::default()
             };
             if let Some(evidence) = site.evidence.get(&pass) {
-                let worst = |metric: fn(&mantissa::plan::OperandEvidence) -> f64| {
+                let worst = |metric: fn(&mantissa::plan::evidence::OperandEvidence) -> f64| {
                     evidence.operands.values().map(metric).reduce(f64::max)
                 };
                 decision.backward_error = Some(evidence.backward_error);

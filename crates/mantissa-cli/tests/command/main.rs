@@ -4,6 +4,7 @@ mod bad_input;
 mod cast;
 mod formats;
 mod inspect;
+mod train;
 
 use std::ffi::OsStr;
 use std::fs;
