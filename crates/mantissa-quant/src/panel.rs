@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use mantissa_formats::{RandomBits, Rounder, Rounding};
+use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
 use rayon::prelude::*;
 
 use crate::granularity::ScaleLayout;
@@ -52,7 +52,7 @@ pub struct Panel {
     pub scales: Vec<f32>,
     /// Where the scale of an element lies.
     pub layout: ScaleLayout,
-    /// NaN or infinite elements of the operand.
+    /// Elements that were NaN or infinite, or that overflowed to it.
     pub non_finite: u64,
     /// Groups whose amax did not determine their scale.
     pub degenerate_groups: u64,
@@ -254,6 +254,7 @@ pub fn quantize_panel(
             fold,
             finite,
             has_nan: numerics.format.has_nan(),
+            special: numerics.overflow == Overflow::Special,
         };
         non_finite = task.run(&mut values.spare_capacity_mut()[..count]);
         // SAFETY: the task writes every one of these elements.
@@ -280,10 +281,12 @@ struct RoundTask<'a> {
     /// No element is NaN or infinite.
     finite: bool,
     has_nan: bool,
+    /// Rounding may overflow to infinity or NaN.
+    special: bool,
 }
 
 impl RoundTask<'_> {
-    /// Writes the whole panel and returns how many elements were not finite.
+    /// Writes the whole panel and returns how many elements were not finite, before or after.
     fn run(&self, values: &mut [MaybeUninit<f32>]) -> u64 {
         let lines = &self.lines;
         let (matrix_len, task_len) = (lines.count * lines.len, lines.task_lines() * lines.len);
@@ -310,7 +313,7 @@ impl RoundTask<'_> {
         non_finite.into_inner()
     }
 
-    /// Writes consecutive lines of a matrix and returns how many elements were not finite.
+    /// Writes consecutive lines of a matrix and returns how many elements were not finite, before or after.
     fn round(&self, matrix: usize, first: usize, values: &mut [MaybeUninit<f32>]) -> u64 {
         let lines = &self.lines;
         let gathered = (lines.element_stride != 1).then(|| {
@@ -355,6 +358,11 @@ impl RoundTask<'_> {
         self.rounder.round(self.random, start as u64, values);
         for i in nans {
             values[i] = f32::NAN;
+        }
+        if self.special && line::amax_bits(values) >= line::INFINITY_BITS {
+            // Elements that were not finite are among these wherever the format can say so.
+            let after = values.iter().filter(|x| !x.is_finite()).count();
+            non_finite = non_finite.max(after as u64);
         }
         if self.fold && self.scaled {
             let mut scales = LineScales::default();

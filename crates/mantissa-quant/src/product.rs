@@ -14,7 +14,7 @@ use crate::panel::{Order, Panel, quantize_panel};
 /// What quantization met in one operand.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperandReport {
-    /// Elements that were NaN or infinite; not counted for an operand in fp32.
+    /// Elements that were NaN or infinite, or that overflowed to it; not counted for an operand in fp32.
     pub non_finite: u64,
     /// Groups whose amax did not determine their scale.
     pub degenerate_groups: u64,

@@ -25,7 +25,7 @@ pub struct Quantized {
     pub outer: usize,
     /// Length of the contracted axis.
     pub depth: usize,
-    /// Elements of the operand that were NaN or infinite.
+    /// Elements of the operand that were NaN or infinite, or that overflowed to it.
     pub non_finite: u64,
     /// Groups whose amax was zero or not finite, which have scale 1 for it, or too small for a
     /// two-level scale.
