@@ -72,7 +72,7 @@ impl LossScaling {
 ///     Site::new("encoder.query", SiteKind::Linear),
 ///     Site::new("decoder", SiteKind::Linear),
 /// ])?;
-/// assert_eq!(numerics[0].grad_rhs.right.to_string(), "e5m2/stochastic");
+/// assert_eq!(numerics[0].grad_rhs.right.to_string(), "e5m2/tensor/stochastic");
 /// assert_eq!(numerics[1].forward.left.to_string(), "bf16");
 /// # Ok::<(), mantissa_plan::RecipeError>(())
 /// ```

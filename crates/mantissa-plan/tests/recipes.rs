@@ -65,7 +65,10 @@ fn presets_hold_the_numerics_they_are_known_for() {
     assert_eq!(of("fp32"), "fp32 fp32 fp32 fp32 fp32 fp32");
     assert_eq!(of("bf16"), "bf16 bf16 bf16 bf16 bf16 bf16");
     assert_eq!(of("fp16"), "fp16 fp16 fp16 fp16 fp16 fp16");
-    assert_eq!(of("fp8-hybrid"), "e4m3/tensor e4m3/tensor e5m2/tensor e4m3/tensor e4m3/tensor e5m2/tensor");
+    assert_eq!(
+        of("fp8-hybrid"),
+        "e4m3/tensor e4m3/tensor e5m2/tensor e4m3/tensor e4m3/tensor e5m2/tensor"
+    );
     assert_eq!(
         of("int8"),
         "int8/channel int8/channel int8/channel/stochastic int8/channel int8/channel int8/channel/stochastic"

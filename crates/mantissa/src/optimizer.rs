@@ -148,7 +148,11 @@ impl MasterOptimizer {
                     loss_scale,
                     next_loss_scale: scaler.loss_scale(),
                     parameters: unscaler.non_finite,
-                    faults: self.session.as_ref().map(Session::faults).unwrap_or_default(),
+                    faults: self
+                        .session
+                        .as_ref()
+                        .map(Session::faults)
+                        .unwrap_or_default(),
                 },
             };
         }

@@ -129,8 +129,10 @@ impl Profiler {
                 left_amax: amax.of(left_role),
                 right_amax: amax.of(right_role),
             };
-            let left_statistics = OperandStatistics::of(shape(left), sample.left_amax, &sample.left);
-            let right_statistics = OperandStatistics::of(shape(right), sample.right_amax, &sample.right);
+            let left_statistics =
+                OperandStatistics::of(shape(left), sample.left_amax, &sample.left);
+            let right_statistics =
+                OperandStatistics::of(shape(right), sample.right_amax, &sample.right);
             let recorded = self.profile.record(
                 &self.sites[site].name,
                 pass,
@@ -191,7 +193,12 @@ pub(crate) fn amax(operand: &Operand<'_>) -> f32 {
             let row_amax = if view.depth_stride == 1 {
                 finite_amax(view.data[start..start + view.depth].iter())
             } else {
-                finite_amax(view.data[start..].iter().step_by(view.depth_stride).take(view.depth))
+                finite_amax(
+                    view.data[start..]
+                        .iter()
+                        .step_by(view.depth_stride)
+                        .take(view.depth),
+                )
             };
             top = top.max(row_amax);
         }

@@ -182,7 +182,9 @@ mod tests {
             growth_interval: 2,
             ..DynamicConfig::default()
         };
-        let overflows = [false, false, true, false, true, true, false, false, false, false];
+        let overflows = [
+            false, false, true, false, true, true, false, false, false, false,
+        ];
         assert_eq!(
             trajectory(config, &overflows),
             [8.0, 16.0, 8.0, 8.0, 4.0, 2.0, 2.0, 4.0, 4.0, 8.0]

@@ -73,7 +73,10 @@ struct GradientBits<'a> {
 
 impl ModuleVisitor for GradientBits<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let gradient = param.val().grad(self.gradients).expect("every parameter is used");
+        let gradient = param
+            .val()
+            .grad(self.gradients)
+            .expect("every parameter is used");
         self.bits.push(bits(gradient));
     }
 }
@@ -123,7 +126,11 @@ fn outputs_and_gradients_are_burns() {
         assert_eq!(profiled, expected, "while profiling");
         let profile = session.finish_profiling().unwrap().into_profile();
         assert_eq!(profile.steps(), [0]);
-        assert!(session.idle_sites().is_empty(), "{:?}", session.idle_sites());
+        assert!(
+            session.idle_sites().is_empty(),
+            "{:?}",
+            session.idle_sites()
+        );
     }
 }
 

@@ -117,7 +117,10 @@ impl Matrices {
 /// `left rightᵀ` over the depth, and the sum of magnitudes that its rounding error is relative to.
 fn reference(left: &Matrices, right: &Matrices, numerics: &PassNumerics) -> Vec<(f64, f64)> {
     let depth = left.depth;
-    let (l, r) = (left.quantized(&numerics.left), right.quantized(&numerics.right));
+    let (l, r) = (
+        left.quantized(&numerics.left),
+        right.quantized(&numerics.right),
+    );
     let mut output = Vec::new();
     for matrix in 0..BATCH[0] * BATCH[1] {
         let l = &l[matrix * left.outer * depth..][..left.outer * depth];
@@ -138,7 +141,10 @@ fn assert_within_rounding(what: &str, actual: Tensor<4>, expected: &[(f64, f64)]
     for (i, (actual, (exact, magnitude))) in actual.iter().zip(expected).enumerate() {
         let bound = (depth as f64 + 4.0) * f64::from(f32::EPSILON) * magnitude;
         let error = (f64::from(*actual) - exact).abs();
-        assert!(error <= bound, "{what}[{i}]: {actual} instead of {exact}, bound {bound}");
+        assert!(
+            error <= bound,
+            "{what}[{i}]: {actual} instead of {exact}, bound {bound}"
+        );
     }
 }
 
@@ -193,7 +199,12 @@ fn all_three_passes_equal_the_scalar_reference() {
         session.begin_step(0);
         let output = session.autocast(|| mantissa::matmul(SITE, lhs.clone(), rhs.clone()));
         let expected = reference(&left, &right.transposed(), &pass);
-        assert_within_rounding(&format!("{first} x {second} {}", Pass::Forward), output.clone(), &expected, DEPTH);
+        assert_within_rounding(
+            &format!("{first} x {second} {}", Pass::Forward),
+            output.clone(),
+            &expected,
+            DEPTH,
+        );
 
         let upstream = tensor(&grad.values, [ROWS, COLUMNS]);
         let gradients = (output * upstream).sum().backward();
@@ -201,9 +212,19 @@ fn all_three_passes_equal_the_scalar_reference() {
         let lhs_grad = Tensor::from_data(lhs.grad(&gradients).unwrap().into_data(), &device);
         let rhs_grad = Tensor::from_data(rhs.grad(&gradients).unwrap().into_data(), &device);
         let expected = reference(&grad, &right, &swapped);
-        assert_within_rounding(&format!("{first} x {second} {}", Pass::GradLhs), lhs_grad, &expected, COLUMNS);
+        assert_within_rounding(
+            &format!("{first} x {second} {}", Pass::GradLhs),
+            lhs_grad,
+            &expected,
+            COLUMNS,
+        );
         let expected = reference(&left.transposed(), &grad.transposed(), &pass);
-        assert_within_rounding(&format!("{first} x {second} {}", Pass::GradRhs), rhs_grad, &expected, ROWS);
+        assert_within_rounding(
+            &format!("{first} x {second} {}", Pass::GradRhs),
+            rhs_grad,
+            &expected,
+            ROWS,
+        );
     }
 }
 
@@ -243,7 +264,9 @@ fn stochastic_bits_depend_on_seed_step_and_use_alone() {
     let rhs = || tensor(&values(6 * DEPTH * COLUMNS, 2), [DEPTH, COLUMNS]);
     let run = |session: &Session, step| {
         session.begin_step(step);
-        session.autocast(|| mantissa::matmul(SITE, lhs(), rhs())).into_data()
+        session
+            .autocast(|| mantissa::matmul(SITE, lhs(), rhs()))
+            .into_data()
     };
     let first = session(all);
     let drawn = run(&first, 3);
@@ -252,9 +275,8 @@ fn stochastic_bits_depend_on_seed_step_and_use_alone() {
     assert_ne!(drawn, run(&first, 4), "another step");
 
     first.begin_step(3);
-    let twice = first.autocast(|| {
-        [(); 2].map(|()| mantissa::matmul(SITE, lhs(), rhs()).into_data())
-    });
+    let twice =
+        first.autocast(|| [(); 2].map(|()| mantissa::matmul(SITE, lhs(), rhs()).into_data()));
     assert_eq!(twice[0], drawn);
     assert_ne!(twice[1], drawn, "a site used twice in a step draws twice");
 }
@@ -274,7 +296,10 @@ fn a_fault_names_the_operand() {
     let _ = session.autocast(|| mantissa::matmul(SITE, tensor(&broken, [ROWS, DEPTH]), rhs));
     let faults = session.faults();
     assert_eq!(faults.len(), 1, "{faults:?}");
-    assert_eq!(faults[0].to_string(), "1 non-finite in operand lhs of product (forward)");
+    assert_eq!(
+        faults[0].to_string(),
+        "1 non-finite in operand lhs of product (forward)"
+    );
     session.begin_step(1);
     assert!(session.faults().is_empty());
 }

@@ -57,7 +57,11 @@ fn injected_overflows_skip_steps_and_move_the_scale() {
         let before = (weights(&layer), state(&optimizer), scaler.loss_scale());
         // Finite in the forward pass; its gradient, multiplied by the scale, is not.
         let loss = loss(&layer, 1.0);
-        let loss = if overflows { loss.mul_scalar(1e36) } else { loss };
+        let loss = if overflows {
+            loss.mul_scalar(1e36)
+        } else {
+            loss
+        };
         let gradients = scaler.scale(loss).backward();
         match optimizer.step(1e-2, &mut layer, gradients, &mut scaler) {
             Step::Applied { loss_scale, .. } => {
@@ -68,14 +72,20 @@ fn injected_overflows_skip_steps_and_move_the_scale() {
             Step::Skipped { cause } => {
                 assert!(overflows);
                 assert_eq!((weights(&layer), state(&optimizer)), (before.0, before.1));
-                assert_eq!((cause.loss_scale, cause.next_loss_scale), (before.2, scaler.loss_scale()));
+                assert_eq!(
+                    (cause.loss_scale, cause.next_loss_scale),
+                    (before.2, scaler.loss_scale())
+                );
                 assert_eq!(cause.parameters[0].parameter, "weight");
             }
         }
         backoffs += i32::from(overflows);
         growths += i32::from(scaler.loss_scale() > before.2);
         assert_eq!(scaler.loss_scale(), expected);
-        assert_eq!(scaler.loss_scale(), 1024.0 * 2f32.powi(growths) * 0.5f32.powi(backoffs));
+        assert_eq!(
+            scaler.loss_scale(),
+            1024.0 * 2f32.powi(growths) * 0.5f32.powi(backoffs)
+        );
     }
 }
 
@@ -105,13 +115,17 @@ fn a_broken_forward_pass_is_called_that() {
         panic!("a step on NaN gradients was applied");
     };
     assert!(cause.loss.is_nan());
-    assert!(cause.to_string().contains("the forward pass broke"), "{cause}");
+    assert!(
+        cause.to_string().contains("the forward pass broke"),
+        "{cause}"
+    );
 }
 
 #[test]
 fn the_cause_of_a_skip_names_the_operand_that_overflowed() {
     let mut layer = layer();
-    let plan = Plan::from_recipe(&Recipe::preset("fp16").unwrap(), &mantissa::sites(&layer)).unwrap();
+    let plan =
+        Plan::from_recipe(&Recipe::preset("fp16").unwrap(), &mantissa::sites(&layer)).unwrap();
     let session = Session::bind(&layer, &plan, 0).unwrap();
     let mut optimizer = optimizer().with_session(&session);
     let mut scaler = LossScaler::Constant(1e8);
@@ -142,8 +156,15 @@ fn clipping_bounds_the_global_norm_of_unscaled_gradients() {
     let gradients = GradientsParams::from_grads(loss(&layer, 1.0).backward(), &layer);
     let square = |sum: f64, x: f32| sum + f64::from(x).powi(2);
     let weight = gradients.get::<2>(layer.weight.id).unwrap().into_data();
-    let bias = gradients.get::<1>(layer.bias.as_ref().unwrap().id).unwrap().into_data();
-    let exact = weight.iter::<f32>().chain(bias.iter::<f32>()).fold(0.0, square).sqrt();
+    let bias = gradients
+        .get::<1>(layer.bias.as_ref().unwrap().id)
+        .unwrap()
+        .into_data();
+    let exact = weight
+        .iter::<f32>()
+        .chain(bias.iter::<f32>())
+        .fold(0.0, square)
+        .sqrt();
     assert!((norm_of(1.0) / exact - 1.0).abs() < 1e-6);
     assert_eq!(norm_of(1.0), norm_of(4096.0));
 }
@@ -154,7 +175,10 @@ fn a_resumed_run_is_the_run() {
     let plan = |layer: &Linear| {
         Plan::from_recipe(&Recipe::preset("int8").unwrap(), &mantissa::sites(layer)).unwrap()
     };
-    let take_steps = |layer: &mut Linear, optimizer: &mut MasterOptimizer, scaler: &mut LossScaler, steps: std::ops::Range<u64>| {
+    let take_steps = |layer: &mut Linear,
+                      optimizer: &mut MasterOptimizer,
+                      scaler: &mut LossScaler,
+                      steps: std::ops::Range<u64>| {
         let session = Session::bind(layer, &plan(layer), 9).unwrap();
         for step in steps {
             session.begin_step(step);
@@ -176,7 +200,15 @@ fn a_resumed_run_is_the_run() {
         applied: 6,
         skipped: 0,
     };
-    let saved = checkpoint::save(folder.path(), &straight, &optimizer_1, &scaler_1, &plan(&straight), progress).unwrap();
+    let saved = checkpoint::save(
+        folder.path(),
+        &straight,
+        &optimizer_1,
+        &scaler_1,
+        &plan(&straight),
+        progress,
+    )
+    .unwrap();
     take_steps(&mut straight, &mut optimizer_1, &mut scaler_1, 6..12);
 
     let fresh = LinearConfig::new(6, 4).init(&device());
@@ -193,9 +225,18 @@ fn a_resumed_run_is_the_run() {
 fn damaged_checkpoints_are_errors_that_name_the_damage() {
     let folder = tempfile::tempdir().unwrap();
     let layer = layer();
-    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer)).unwrap();
+    let plan =
+        Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer)).unwrap();
     let save = || {
-        checkpoint::save(folder.path(), &layer, &optimizer(), &LossScaler::None, &plan, checkpoint::Progress::default()).unwrap()
+        checkpoint::save(
+            folder.path(),
+            &layer,
+            &optimizer(),
+            &LossScaler::None,
+            &plan,
+            checkpoint::Progress::default(),
+        )
+        .unwrap()
     };
     let error = |path| match checkpoint::load(path, LinearConfig::new(6, 4).init(&device())) {
         Ok(_) => panic!("a damaged checkpoint was loaded"),
@@ -212,7 +253,11 @@ fn damaged_checkpoints_are_errors_that_name_the_damage() {
     std::fs::write(&model, altered).unwrap();
     assert!(error(&path).contains("checksum"), "{}", error(&path));
     std::fs::remove_file(&model).unwrap();
-    assert!(error(&path).contains("model.bpk cannot be read"), "{}", error(&path));
+    assert!(
+        error(&path).contains("model.bpk cannot be read"),
+        "{}",
+        error(&path)
+    );
 
     let path = save();
     std::fs::write(path.join("checkpoint.json"), "{\"schema\": 99}").unwrap();
@@ -220,7 +265,10 @@ fn damaged_checkpoints_are_errors_that_name_the_damage() {
 
     let path = save();
     let other = checkpoint::load(&path, LinearConfig::new(5, 4).init(&device()));
-    let text = other.err().map(|error| error.to_string()).unwrap_or_default();
+    let text = other
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
     assert!(text.contains("another model"), "{text}");
 }
 
@@ -228,17 +276,29 @@ fn damaged_checkpoints_are_errors_that_name_the_damage() {
 fn pruning_keeps_the_newest_and_clears_what_was_left_half_written() {
     let folder = tempfile::tempdir().unwrap();
     let layer = layer();
-    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer)).unwrap();
+    let plan =
+        Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer)).unwrap();
     for step in [3, 20, 100] {
         let progress = checkpoint::Progress {
             step,
             ..checkpoint::Progress::default()
         };
-        checkpoint::save(folder.path(), &layer, &optimizer(), &LossScaler::None, &plan, progress).unwrap();
+        checkpoint::save(
+            folder.path(),
+            &layer,
+            &optimizer(),
+            &LossScaler::None,
+            &plan,
+            progress,
+        )
+        .unwrap();
     }
     std::fs::create_dir(folder.path().join(".saving-abc")).unwrap();
     checkpoint::prune(folder.path(), 2).unwrap();
     let left: Vec<_> = checkpoint::list(folder.path()).unwrap();
-    assert_eq!(left, [20, 100].map(|step| folder.path().join(format!("step-{step:08}"))));
+    assert_eq!(
+        left,
+        [20, 100].map(|step| folder.path().join(format!("step-{step:08}")))
+    );
     assert!(!folder.path().join(".saving-abc").exists());
 }

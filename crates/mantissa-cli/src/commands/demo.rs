@@ -105,7 +105,10 @@ pub fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::default();
     let out = args.out.clone().unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        PathBuf::from(format!("runs/demo-{}", now.unwrap_or(Duration::ZERO).as_secs()))
+        PathBuf::from(format!(
+            "runs/demo-{}",
+            now.unwrap_or(Duration::ZERO).as_secs()
+        ))
     });
     let folder = RunFolder::create(&out)?;
     let mut config = RunConfig::default();
@@ -126,7 +129,11 @@ pub fn run(args: Args) -> Result<(), Error> {
     profile.save(folder.profile())?;
     say(&format!(
         "measure {} products on {} steps of full-precision training, for {:.1} % of its time",
-        profile.sites.iter().filter(|site| site.site.kind.is_product()).count(),
+        profile
+            .sites
+            .iter()
+            .filter(|site| site.site.kind.is_product())
+            .count(),
         profile.steps().len(),
         100.0 * overhead
     ));
@@ -138,14 +145,25 @@ pub fn run(args: Args) -> Result<(), Error> {
     say(&format!("choose  {}", chosen(&plan)));
 
     let outcomes = train_all(&config, jobs(&plan, &sites, args.seed)?, &folder, &progress)?;
-    let summary = summarize(&args, &outcomes, loss_floor, unigram_loss, overhead, &profile, &plan, &sites)?;
+    let summary = summarize(
+        &args,
+        &outcomes,
+        loss_floor,
+        unigram_loss,
+        overhead,
+        &profile,
+        &plan,
+        &sites,
+    )?;
     let summary = Summary {
         seconds: started.elapsed().as_secs_f64(),
         out: out.clone(),
         ..summary
     };
     folder.write_summary(&summary)?;
-    folder.write_report(&report::render(&page(&summary, &outcomes, &profile, &plan, &config)))?;
+    folder.write_report(&report::render(&page(
+        &summary, &outcomes, &profile, &plan, &config,
+    )))?;
     if args.json {
         return terminal::print_json(&summary, false);
     }
@@ -164,7 +182,11 @@ pub fn run(args: Args) -> Result<(), Error> {
 }
 
 /// A short full-precision run, profiled; and what profiling cost as a share of the training time.
-fn measure(config: &RunConfig, mut trainer: Trainer, progress: &Progress) -> Result<(Profile, f64), Error> {
+fn measure(
+    config: &RunConfig,
+    mut trainer: Trainer,
+    progress: &Progress,
+) -> Result<(Profile, f64), Error> {
     let steps = (config.training.steps / 5).max(10);
     let started = Instant::now();
     trainer.start_profiling(ProfilerConfig {
@@ -183,7 +205,10 @@ fn measure(config: &RunConfig, mut trainer: Trainer, progress: &Progress) -> Res
         unreachable!("profiling was started above");
     };
     let spent = profiler.spent();
-    Ok((profiler.into_profile(), spent.as_secs_f64() / (elapsed - spent).as_secs_f64()))
+    Ok((
+        profiler.into_profile(),
+        spent.as_secs_f64() / (elapsed - spent).as_secs_f64(),
+    ))
 }
 
 /// How often the plan gives each numerics to an operand.
@@ -203,7 +228,11 @@ fn chosen(plan: &Plan) -> String {
         .iter()
         .map(|(name, count)| format!("{count} x {name}"))
         .collect();
-    format!("for {} operands: {}", counts.iter().map(|(_, count)| count).sum::<usize>(), list.join(", "))
+    format!(
+        "for {} operands: {}",
+        counts.iter().map(|(_, count)| count).sum::<usize>(),
+        list.join(", ")
+    )
 }
 
 fn jobs(plan: &Plan, sites: &[Site], seed: u64) -> Result<VecDeque<Job>, Error> {
@@ -239,7 +268,12 @@ fn train_all(
     let workers = rayon::current_num_threads().clamp(1, jobs.len());
     let threads = rayon::current_num_threads().div_ceil(workers);
     let queue = Mutex::new(jobs);
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let next = || {
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    };
     let work = || -> Result<Vec<Outcome>, Error> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -265,7 +299,12 @@ fn train_all(
     Ok(outcomes)
 }
 
-fn train(config: &RunConfig, job: Job, folder: &RunFolder, progress: &Progress) -> Result<Outcome, Error> {
+fn train(
+    config: &RunConfig,
+    job: Job,
+    folder: &RunFolder,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
     let mut config = config.clone();
     config.training.seed = job.seed;
     let mut trainer = Trainer::new(&config, open_source(&config, None)?, Some(job.plan))?;
@@ -292,7 +331,10 @@ fn train(config: &RunConfig, job: Job, folder: &RunFolder, progress: &Progress) 
     }
     let final_loss = trainer.evaluate();
     bar.finish_and_clear();
-    progress.line(&format!("train   {:<20} evaluation loss {final_loss:.4}", job.name));
+    progress.line(&format!(
+        "train   {:<20} evaluation loss {final_loss:.4}",
+        job.name
+    ));
     Ok(Outcome {
         seed: job.seed,
         losses,
@@ -305,7 +347,9 @@ fn train(config: &RunConfig, job: Job, folder: &RunFolder, progress: &Progress) 
 }
 
 fn loss_message(loss: Option<f32>) -> String {
-    loss.map_or("loss not finite".to_owned(), |loss| format!("loss {loss:.4}"))
+    loss.map_or("loss not finite".to_owned(), |loss| {
+        format!("loss {loss:.4}")
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -319,8 +363,9 @@ fn summarize(
     plan: &Plan,
     sites: &[Site],
 ) -> Result<Summary, Error> {
-    let (compared, seeds): (Vec<_>, Vec<_>) =
-        outcomes.iter().partition(|outcome| outcome.seed == args.seed);
+    let (compared, seeds): (Vec<_>, Vec<_>) = outcomes
+        .iter()
+        .partition(|outcome| outcome.seed == args.seed);
     let reference = compared[0].final_loss;
     let full_precision: Vec<f64> = std::iter::once(reference)
         .chain(seeds.iter().map(|outcome| outcome.final_loss))
@@ -373,18 +418,36 @@ fn result_table(summary: &Summary) -> String {
         .map(|run| {
             vec![
                 run.name.clone(),
-                if run.diverged { "diverged".to_owned() } else { terminal::rounded(run.above_floor) },
-                run.gap_sigma.map_or("–".to_owned(), |gap| format!("{gap:+.1}")),
+                if run.diverged {
+                    "diverged".to_owned()
+                } else {
+                    terminal::rounded(run.above_floor)
+                },
+                run.gap_sigma
+                    .map_or("–".to_owned(), |gap| format!("{gap:+.1}")),
                 run.skipped_steps.to_string(),
-                run.bytes_per_element.map_or("–".to_owned(), |bytes| format!("{bytes:.2}")),
+                run.bytes_per_element
+                    .map_or("–".to_owned(), |bytes| format!("{bytes:.2}")),
             ]
         })
         .collect();
-    let headings = ["run", "loss above floor", "gap in sigmas", "skipped steps", "bytes an operand element"];
+    let headings = [
+        "run",
+        "loss above floor",
+        "gap in sigmas",
+        "skipped steps",
+        "bytes an operand element",
+    ];
     terminal::table(&headings, 1, rows)
 }
 
-fn page(summary: &Summary, outcomes: &[Outcome], profile: &Profile, plan: &Plan, config: &RunConfig) -> Report {
+fn page(
+    summary: &Summary,
+    outcomes: &[Outcome],
+    profile: &Profile,
+    plan: &Plan,
+    config: &RunConfig,
+) -> Report {
     let runs = outcomes
         .iter()
         .map(|outcome| {
@@ -413,7 +476,13 @@ fn page(summary: &Summary, outcomes: &[Outcome], profile: &Profile, plan: &Plan,
             fact("steps", summary.steps.to_string()),
             fact("batch size", config.training.batch_size.to_string()),
             fact("seed", summary.seed.to_string()),
-            fact("profiling", format!("{:.1} % of the training time", 100.0 * summary.profiling_overhead)),
+            fact(
+                "profiling",
+                format!(
+                    "{:.1} % of the training time",
+                    100.0 * summary.profiling_overhead
+                ),
+            ),
         ],
         loss_floor: Some(summary.loss_floor),
         seeds_spread: Some(summary.seeds_spread),

@@ -89,7 +89,11 @@ pub fn decisions(plan: &Plan) -> Vec<Decision> {
 /// `left x right`.
 fn pair(pass: Pass, numerics: &BTreeMap<Role, Numerics>) -> String {
     pass.operands()
-        .map(|role| numerics.get(&role).map_or("?".to_owned(), Numerics::to_string))
+        .map(|role| {
+            numerics
+                .get(&role)
+                .map_or("?".to_owned(), Numerics::to_string)
+        })
         .join(" x ")
 }
 
@@ -111,7 +115,14 @@ pub fn decision_table(plan: &Plan) -> String {
         })
         .collect();
     let headings = [
-        "site", "pass", "left", "right", "backward error", "underflow", "bias", "cost",
+        "site",
+        "pass",
+        "left",
+        "right",
+        "backward error",
+        "underflow",
+        "bias",
+        "cost",
     ];
     terminal::table(&headings, 4, rows)
 }

@@ -253,7 +253,7 @@ impl RunConfig {
         })?;
         let config: Self = toml::from_str(&text).map_err(|error| Error::Config {
             path: path.to_owned(),
-            problem: error.to_string().trim_end().to_owned(),
+            problem: one_line(&error, &text),
         })?;
         if config.schema != SCHEMA {
             return Err(Error::Config {
@@ -330,6 +330,15 @@ impl RunConfig {
             warmup_steps: training.warmup_steps.unwrap_or(training.steps.div_ceil(20)),
             total_steps: training.steps,
         }
+    }
+}
+
+/// A TOML error in one line, where the original draws the place.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {message}", 1 + before.matches('\n').count()),
+        None => message,
     }
 }
 

@@ -52,7 +52,7 @@ fn a_tensor_becomes_codes_and_a_scale() {
     let (header, _) = read_back(&output);
     assert_eq!(
         header["__metadata__"],
-        json!({ "format": "pt", "mantissa.numerics": "e4m3" })
+        json!({ "format": "pt", "mantissa.numerics": "e4m3/tensor" })
     );
     assert_eq!(folder.names(), ["model.safetensors", "out.safetensors"]);
 }

@@ -12,11 +12,18 @@ const STEPS: &str = "14";
 
 /// Text with enough structure to tokenize and enough of it to split.
 fn text(folder: &Folder) -> String {
-    let words = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "far"];
+    let words = [
+        "the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "far",
+    ];
     let text: String = (0..4000_usize)
-        .map(|i| words[(i * i + i / 7) % words.len()].to_owned() + if i % 11 == 10 { ".\n" } else { " " })
+        .map(|i| {
+            words[(i * i + i / 7) % words.len()].to_owned() + if i % 11 == 10 { ".\n" } else { " " }
+        })
         .collect();
-    folder.write("book.txt", text.as_bytes()).display().to_string()
+    folder
+        .write("book.txt", text.as_bytes())
+        .display()
+        .to_string()
 }
 
 /// A small configuration with dropout, so that its random bits are under test too.
@@ -26,11 +33,17 @@ fn configuration(folder: &Folder, source: &str) -> String {
          [model]\nseq_len = 16\nd_model = 32\nd_ff = 64\nn_layers = 1\ndropout = 0.1\n\
          [training]\nsteps = {STEPS}\nbatch_size = 8\n[checkpoints]\nevery = 3\n"
     );
-    folder.write("run.toml", text.as_bytes()).display().to_string()
+    folder
+        .write("run.toml", text.as_bytes())
+        .display()
+        .to_string()
 }
 
 fn events(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// The losses that a run logged, as written: equal text is equal bits.
@@ -41,19 +54,38 @@ fn losses(events: &[Value]) -> Vec<String> {
 
 fn logged(run: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
-    events(&log).iter().map(|event| event["loss"].to_string()).collect()
+    events(&log)
+        .iter()
+        .map(|event| event["loss"].to_string())
+        .collect()
 }
 
 #[test]
 fn losses_are_the_same_on_any_number_of_threads() {
     let folder = Folder::new();
     let config = configuration(&folder, "hidden-markov");
-    for recipe in ["fp32", "bf16", "fp16", "fp8-hybrid", "int8", "int8-tensor", "e5m2-unscaled"] {
+    for recipe in [
+        "fp32",
+        "bf16",
+        "fp16",
+        "fp8-hybrid",
+        "int8",
+        "int8-tensor",
+        "e5m2-unscaled",
+    ] {
         let run = |threads: &str| {
             let out = folder.path(&format!("{recipe}-{threads}"));
             let outcome = mantissa([
-                "train", "--config", &config, "--recipe", recipe, "--json", "--threads", threads,
-                "--out", out.to_str().unwrap(),
+                "train",
+                "--config",
+                &config,
+                "--recipe",
+                recipe,
+                "--json",
+                "--threads",
+                threads,
+                "--out",
+                out.to_str().unwrap(),
             ]);
             assert!(outcome.success, "{}", outcome.stderr);
             outcome.stdout.replace(out.to_str().unwrap(), "")
@@ -70,7 +102,10 @@ fn a_run_that_was_killed_resumes_as_if_it_had_not_been() {
     let folder = Folder::new();
     let config = configuration(&folder, &format!("text:{}", text(&folder)));
     let arguments = |out: &str| {
-        ["train", "--config", &config, "--recipe", "int8", "--json", "--out", out].map(str::to_owned)
+        [
+            "train", "--config", &config, "--recipe", "int8", "--json", "--out", out,
+        ]
+        .map(str::to_owned)
     };
     let whole = folder.path("whole");
     let outcome = mantissa(arguments(whole.to_str().unwrap()));
@@ -89,7 +124,11 @@ fn a_run_that_was_killed_resumes_as_if_it_had_not_been() {
             } else {
                 command.args(["train", "--resume", "--json", "--out", out]);
             }
-            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = command
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
             for line in lines {
                 let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
@@ -128,17 +167,23 @@ fn a_finished_run_ends_with_a_summary_and_can_be_resumed_for_nothing() {
 fn profile_plan_explain_and_train_follow_each_other() {
     let folder = Folder::new();
     let config = configuration(&folder, "hidden-markov");
-    let [profile, plan, out] = ["profile.safetensors", "plan.toml", "run"].map(|name| folder.path(name).display().to_string());
+    let [profile, plan, out] = ["profile.safetensors", "plan.toml", "run"]
+        .map(|name| folder.path(name).display().to_string());
     let done = |arguments: &[&str]| {
         let outcome = mantissa(arguments);
         assert!(outcome.success, "{arguments:?}: {}", outcome.stderr);
         outcome.stdout
     };
-    done(&["profile", "--config", &config, "--every", "4", "-o", &profile]);
+    done(&[
+        "profile", "--config", &config, "--every", "4", "-o", &profile,
+    ]);
     let table = done(&["plan", &profile, "-o", &plan]);
     assert!(table.contains("encoder.layers.0.mha.scores"), "{table}");
     let text = done(&["plan", &plan, "--explain", "head"]);
-    assert!(text.contains("head") && text.contains("backward error"), "{text}");
+    assert!(
+        text.contains("head") && text.contains("backward error"),
+        "{text}"
+    );
     done(&["train", "--config", &config, "--plan", &plan, "--out", &out]);
 
     mantissa(["plan", &plan, "--explain", "encoder.layers.0.mha.quary"])
@@ -150,8 +195,14 @@ fn profile_plan_explain_and_train_follow_each_other() {
 fn what_cannot_be_trained_leaves_no_folder_behind() {
     let folder = Folder::new();
     let empty = folder.write("empty.txt", b"").display().to_string();
-    let binary = folder.write("binary.txt", b"abc\xff\xfe").display().to_string();
-    let short = folder.write("short.txt", b"two words").display().to_string();
+    let binary = folder
+        .write("binary.txt", b"abc\xff\xfe")
+        .display()
+        .to_string();
+    let short = folder
+        .write("short.txt", b"two words")
+        .display()
+        .to_string();
     let book = text(&folder);
     let out = folder.path("run").display().to_string();
     let train = |options: &[&str]| mantissa([&["train", "--out", &out], options].concat());
@@ -189,7 +240,9 @@ fn a_checkpoint_of_another_model_is_refused() {
     let run = out.to_str().unwrap();
     assert!(mantissa(["train", "--config", &config, "--out", run]).success);
     let path = out.join("config.toml");
-    let edited = std::fs::read_to_string(&path).unwrap().replace("d_ff = 64", "d_ff = 48");
+    let edited = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("d_ff = 64", "d_ff = 48");
     std::fs::write(&path, edited).unwrap();
     mantissa(["train", "--resume", "--out", run]).fails_naming(&["another model"]);
 }

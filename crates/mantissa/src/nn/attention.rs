@@ -30,9 +30,7 @@ pub struct MultiHeadAttentionConfig {
     #[config(default = false)]
     pub quiet_softmax: bool,
     /// How parameters are initialized. Default: Kaiming uniform with gain `1/sqrt(3)`
-    #[config(
-        default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}"
-    )]
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}")]
     pub initializer: Initializer,
     /// Whether the key layer has a bias. Default: true
     #[config(default = true)]

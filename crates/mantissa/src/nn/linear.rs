@@ -19,9 +19,7 @@ pub struct LinearConfig {
     #[config(default = true)]
     pub bias: bool,
     /// How parameters are initialized. Default: Kaiming uniform with gain `1/sqrt(3)`
-    #[config(
-        default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}"
-    )]
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}")]
     pub initializer: Initializer,
     /// The layout in which the weight is stored. Default: row major
     #[config(default = "LinearLayout::Row")]

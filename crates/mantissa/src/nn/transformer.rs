@@ -32,9 +32,7 @@ pub struct TransformerEncoderConfig {
     #[config(default = false)]
     pub quiet_softmax: bool,
     /// How parameters are initialized. Default: Kaiming uniform with gain `1/sqrt(3)`
-    #[config(
-        default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}"
-    )]
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}")]
     pub initializer: Initializer,
     /// The activation of the feed-forward network. Default: GELU
     #[config(default = "ActivationConfig::Gelu")]
@@ -266,9 +264,7 @@ pub struct PositionWiseFeedForwardConfig {
     #[config(default = 0.1)]
     pub dropout: f64,
     /// How parameters are initialized. Default: Kaiming uniform with gain `1/sqrt(3)`
-    #[config(
-        default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}"
-    )]
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}")]
     pub initializer: Initializer,
     /// The activation between the two layers. Default: GELU
     #[config(default = "ActivationConfig::Gelu")]

@@ -14,11 +14,7 @@ use super::{ProductCall, ProductOps};
 struct ProductBackward;
 
 impl<B: ProductOps> Backward<B, 2> for ProductBackward {
-    type State = (
-        Option<FloatTensor<B>>,
-        Option<FloatTensor<B>>,
-        ProductCall,
-    );
+    type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>, ProductCall);
 
     fn backward(
         self,

@@ -56,12 +56,7 @@ impl ProductOps for Flex {
         output
     }
 
-    fn sample(
-        lhs: FlexTensor,
-        rhs: FlexTensor,
-        grad: FlexTensor,
-        call: ProductCall,
-    ) -> FlexTensor {
+    fn sample(lhs: FlexTensor, rhs: FlexTensor, grad: FlexTensor, call: ProductCall) -> FlexTensor {
         let mut profiler = call.site.profiler();
         if let Some(profiler) = profiler.as_mut() {
             let started = Instant::now();
@@ -175,7 +170,10 @@ impl<'a> View<'a> {
                 .flat_map(|&offset| (0..size).map(move |i| offset + i * stride))
                 .collect();
         }
-        let (row, column) = ((matrix[0], strides[rank - 2]), (matrix[1], strides[rank - 1]));
+        let (row, column) = (
+            (matrix[0], strides[rank - 2]),
+            (matrix[1], strides[rank - 1]),
+        );
         let ((outer, outer_stride), (depth, depth_stride)) = match outer {
             Axis::Row => (row, column),
             Axis::Column => (column, row),
