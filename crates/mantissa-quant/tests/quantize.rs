@@ -337,7 +337,9 @@ fn empty_operands_are_fine() {
 fn elements_that_overflow_are_counted() {
     let data = [1.0, 70000.0, -1e30, f32::INFINITY, f32::NAN, 65504.0];
     let operand = Operand::matrix(&data, 2, 3).unwrap();
-    let count = |numerics: &str| quantize(&operand, &numerics.parse().unwrap(), RandomBits::NONE).non_finite;
+    let count = |numerics: &str| {
+        quantize(&operand, &numerics.parse().unwrap(), RandomBits::NONE).non_finite
+    };
     assert_eq!(count("fp16"), 4);
     assert_eq!(count("bf16"), 2);
     assert_eq!(count("e4m3/unscaled"), 5);

@@ -51,10 +51,13 @@ fn main() {
     pool.install(|| measure(&config, batch_size, rounds));
 }
 
+/// Takes the step of this number on a batch.
+type StepFn = Box<dyn FnMut(u64, &MaskedBatch)>;
+
 /// One way to train, ready for its next step.
 struct Variant {
     name: String,
-    step: Box<dyn FnMut(u64, &MaskedBatch)>,
+    step: StepFn,
     seconds: Vec<f64>,
 }
 

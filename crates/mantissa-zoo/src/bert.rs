@@ -97,7 +97,7 @@ impl BertConfig {
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
             return Err(BertError::Zero(name));
         }
-        if self.d_model % self.n_heads != 0 {
+        if !self.d_model.is_multiple_of(self.n_heads) {
             return Err(BertError::Heads {
                 n_heads: self.n_heads,
                 d_model: self.d_model,

@@ -56,14 +56,14 @@ pub enum Source {
     /// Generated.
     HiddenMarkov(HiddenMarkovSource),
     /// Read.
-    Text(TextCorpus),
+    Text(Box<TextCorpus>),
 }
 
 impl Source {
     fn masked(&self) -> &dyn MaskedSource {
         match self {
             Self::HiddenMarkov(source) => source,
-            Self::Text(source) => source,
+            Self::Text(source) => source.as_ref(),
         }
     }
 }
@@ -97,7 +97,7 @@ pub fn open_source(config: &RunConfig, folder: Option<&RunFolder>) -> Result<Sou
                 seed,
                 ..TextConfig::new(path, shape)
             })?;
-            Ok(Source::Text(corpus))
+            Ok(Source::Text(Box::new(corpus)))
         }
     }
 }

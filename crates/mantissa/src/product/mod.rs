@@ -1,7 +1,7 @@
 //! Quantized products of Burn tensors, differentiable.
 //!
 //! Burn reaches the op through its backend extension mechanism: [`ProductOps`] is implemented for the CPU backend
-//! ([`flex`]) and, with the backward pass, for `Autodiff` over any backend that has it ([`autodiff`]).
+//! and, with the backward pass, for `Autodiff` over any backend that has it.
 
 mod autodiff;
 mod flex;
