@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mantissa::plan::{Plan, Policy, Profile, Recipe, Site, choose};
 use mantissa::profiler::ProfilerConfig;
 use serde::Serialize;
+use serde_json::json;
 
 use super::train::has_diverged;
 use crate::error::Error;
@@ -127,6 +128,16 @@ pub fn run(args: Args) -> Result<(), Error> {
 
     let (profile, overhead) = measure(&config, reference, &progress)?;
     profile.save(folder.profile())?;
+    let event = |value: serde_json::Value| match args.json {
+        true => terminal::print_json(&value, false),
+        false => Ok(()),
+    };
+    event(json!({
+        "event": "profile",
+        "sites": profile.sites.len(),
+        "steps": profile.steps(),
+        "overhead": overhead,
+    }))?;
     say(&format!(
         "measure {} products on {} steps of full-precision training, for {:.1} % of its time",
         profile
@@ -142,6 +153,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let plan = choose(&profile, &Policy::default())?;
     plan.save(folder.plan())?;
     spinner.finish_and_clear();
+    event(json!({ "event": "plan", "out": folder.plan() }))?;
     say(&format!("choose  {}", chosen(&plan)));
 
     let outcomes = train_all(&config, jobs(&plan, &sites, args.seed)?, &folder, &progress)?;
@@ -244,7 +256,7 @@ fn jobs(plan: &Plan, sites: &[Site], seed: u64) -> Result<VecDeque<Job>, Error> 
     };
     let mut jobs = VecDeque::from([
         job("full precision", recipe("fp32")?, seed),
-        job("mantissa's plan", plan.clone(), seed),
+        job("mantissa plan", plan.clone(), seed),
     ]);
     for (name, preset) in NAIVE {
         jobs.push_back(job(name, recipe(preset)?, seed));
@@ -308,11 +320,11 @@ fn train(
     let mut config = config.clone();
     config.training.seed = job.seed;
     let mut trainer = Trainer::new(&config, open_source(&config, None)?, Some(job.plan))?;
-    let slug: String = job
-        .name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
+    let words = job.name.split(|c: char| !c.is_ascii_alphanumeric());
+    let slug = words
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("-");
     let mut log = folder.inner(&slug)?.open_log(0)?;
     let steps = config.training.steps;
     let bar = progress.steps(job.name.clone(), steps, 0);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mantissa::plan::Plan;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -162,7 +163,7 @@ fn train(args: Args) -> Result<(), Error> {
         let source = open_source(&config, Some(&folder))?;
         let trainer = match mantissa::checkpoint::list(&folder.checkpoints())?.last() {
             Some(checkpoint) => Trainer::resume(&config, source, checkpoint)?,
-            None => Trainer::new(&config, source, None)?,
+            None => Trainer::new(&config, source, Some(Plan::load(folder.plan())?))?,
         };
         (folder, config, trainer)
     } else {
@@ -172,13 +173,14 @@ fn train(args: Args) -> Result<(), Error> {
         };
         args.configuration.apply(&mut config);
         config.check()?;
-        let checked = open_source(&config, None)?;
-        // The folder appears only once data, model and plan are known to be good.
-        let trainer = Trainer::new(&config, checked, None)?;
+        config.make_paths_absolute()?;
+        // The folder appears only once data, model and plan are known to be good; its configuration is written last,
+        // since that is what makes it a run.
+        let trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
         let folder = RunFolder::create(&args.out)?;
-        folder.write_config(&config)?;
         trainer.plan().save(folder.plan())?;
         trainer.save_tokenizer(&folder.tokenizer())?;
+        folder.write_config(&config)?;
         (folder, config, trainer)
     };
 

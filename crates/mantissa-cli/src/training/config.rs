@@ -267,6 +267,26 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// Makes the paths of data and plan absolute, so that the run can be resumed from any folder.
+    pub fn make_paths_absolute(&mut self) -> Result<(), Error> {
+        let text = match &mut self.data.source {
+            DataSource::Text(path) => Some(path),
+            DataSource::HiddenMarkov => None,
+        };
+        let paths = [
+            text,
+            self.data.validation.as_mut(),
+            self.numerics.plan.as_mut(),
+        ];
+        for path in paths.into_iter().flatten() {
+            *path = std::path::absolute(&*path).map_err(|source| Error::Read {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     /// The text of the configuration file.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is representable in TOML")

@@ -160,7 +160,10 @@ fn a_finished_run_ends_with_a_summary_and_can_be_resumed_for_nothing() {
     assert!(summary["loss_floor"].as_f64() < summary["final_loss"].as_f64());
     assert_eq!(summary["skipped_steps"], 0);
     let again = mantissa(["train", "--resume", "--json", "--out", out]);
-    assert_eq!(events(&again.stdout).as_slice(), std::slice::from_ref(summary));
+    assert_eq!(
+        events(&again.stdout).as_slice(),
+        std::slice::from_ref(summary)
+    );
 }
 
 #[test]
