@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seed: u64 = argument("1").parse()?;
     let shape = BatchShape {
         batch_size: argument("32").parse()?,
-        seq_len: argument("16").parse()?,
+        seq_len: argument("64").parse()?,
     };
 
     let source = HiddenMarkovSource::new(&HiddenMarkovConfig::default(), shape, 16, seed)?;

@@ -40,7 +40,7 @@ const NAIVE: [(&str, &str); 2] = [
 )]
 pub struct Args {
     /// Training steps of each run
-    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u64).range(20..))]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..))]
     steps: u64,
     /// Seed of weights, data order and stochastic rounding
     #[arg(long, default_value_t = 0)]

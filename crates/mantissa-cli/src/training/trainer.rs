@@ -293,6 +293,8 @@ fn optimizer(config: &RunConfig) -> MasterOptimizer {
     let training = &config.training;
     let optimizer = AdamWConfig::new()
         .with_weight_decay(training.weight_decay)
+        // The usual value; Burn's default of 1e-5 would slow parameters with small gradients.
+        .with_epsilon(1e-8)
         .init();
     let optimizer = MasterOptimizer::new(optimizer);
     match training.max_norm {
