@@ -157,6 +157,7 @@ impl Trainer {
             .bert(source.masked().vocab_size())
             .init(config.training.seed, &device)?;
         let saved = checkpoint::load(path, model)?;
+        tracing::info!(checkpoint = %path.display(), step = saved.progress.step, "resumed");
         let session = Session::bind(&saved.model, &saved.plan, saved.progress.seed)?;
         Ok(Self {
             optimizer: optimizer(config)
@@ -223,7 +224,7 @@ impl Trainer {
     /// Writes a checkpoint, and removes those that are too old.
     pub fn save(&self, folder: &RunFolder, keep: usize) -> Result<(), Error> {
         let checkpoints = folder.checkpoints();
-        checkpoint::save(
+        let saved = checkpoint::save(
             &checkpoints,
             &self.model,
             &self.optimizer,
@@ -231,6 +232,7 @@ impl Trainer {
             &self.plan,
             self.progress,
         )?;
+        tracing::info!(checkpoint = %saved.display(), "saved");
         checkpoint::prune(&checkpoints, keep)?;
         Ok(())
     }
