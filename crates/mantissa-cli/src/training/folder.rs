@@ -29,8 +29,8 @@ impl RunFolder {
                 if entries.next().is_some() {
                     return Err(Error::Folder {
                         path: path.to_owned(),
-                        problem: "is not empty; choose another folder with --out, or continue the run in it with \
-                                  --resume"
+                        problem: "is not empty; choose another folder with --out, or continue a training run in it with \
+                                  `train --resume`"
                             .to_owned(),
                     });
                 }
