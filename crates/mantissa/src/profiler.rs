@@ -15,9 +15,9 @@ use mantissa_quant::Operand;
 pub struct ProfilerConfig {
     /// Measure the steps that are multiples of this. At least 1.
     pub every: u64,
-    /// Rows of each operand in a sample, over all matrices of its batch.
+    /// Rows of each operand in a sample, over all matrices of its batch; at least one of each is taken.
     pub rows: usize,
-    /// Matrices of a batch that a sample covers.
+    /// Matrices of a batch that a sample covers; at least one is taken.
     pub matrices: usize,
     /// Elements of each operand in a sample; fewer rows are taken where they are long.
     pub elements: usize,
@@ -111,7 +111,7 @@ impl Profiler {
         if left.count() > 0 && right.count() > 0 {
             // One stream a site and pass: rows differ between them, but are the same in every run of a seed.
             let random = RandomBits::new(self.seed, step << 24 | (site as u64) << 2 | pass as u64);
-            let matrices = spread(self.config.matrices, left.batch(), random, 0);
+            let matrices = spread(self.config.matrices.max(1), left.batch(), random, 0);
             let rows = (self.config.rows / matrices.len())
                 .min(self.config.elements / (left.depth * matrices.len()))
                 .max(1);
