@@ -1,0 +1,1 @@
+//! Dropout with a mask that is drawn again instead of stored.

@@ -1,0 +1,1 @@
+//! Sums over rows and checks of whole tensors.

@@ -1,0 +1,1 @@
+//! Scaled and masked softmax.
