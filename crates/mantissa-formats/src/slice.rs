@@ -47,13 +47,83 @@ impl Rounder {
         self.run(random, start, InPlace(values));
     }
 
+    /// Writes what `src[i] / scale` is rounded to. The division is a true one, as an f32 operation; a scale of 1 skips it.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn round_scaled(
+        &self,
+        random: RandomBits,
+        start: u64,
+        src: &[f32],
+        scale: f32,
+        out: &mut [f32],
+    ) {
+        self.check(src.len(), out.len(), 32);
+        let elements = Scaled::<false> { src, scale, out };
+        self.run(random, start, elements);
+    }
+
+    /// Writes what `src[i] / scale` is rounded to, times `scale`: what [`round_scaled`](Self::round_scaled) and a
+    /// multiplication give, in one pass.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn round_scaled_back(
+        &self,
+        random: RandomBits,
+        start: u64,
+        src: &[f32],
+        scale: f32,
+        out: &mut [f32],
+    ) {
+        self.check(src.len(), out.len(), 32);
+        let elements = Scaled::<true> { src, scale, out };
+        self.run(random, start, elements);
+    }
+
+    /// Writes the codes of `src[i] / scale`, right-aligned: those of `int8` are two's complement bytes.
+    ///
+    /// # Panics
+    /// If the lengths differ or the format is wider than 8 bits.
+    pub fn encode_scaled_u8(
+        &self,
+        random: RandomBits,
+        start: u64,
+        src: &[f32],
+        scale: f32,
+        dst: &mut [u8],
+    ) {
+        self.check(src.len(), dst.len(), 8);
+        self.run(random, start, ToCodes { src, scale, dst });
+    }
+
+    /// Writes the values of `codes` times `scale`.
+    ///
+    /// # Panics
+    /// If the lengths differ or the format is wider than 8 bits.
+    pub fn decode_scaled_u8(&self, codes: &[u8], scale: f32, out: &mut [f32]) {
+        self.decode_u8(codes, out);
+        for x in out {
+            *x *= scale;
+        }
+    }
+
     /// Writes the codes of `src`, right-aligned.
     ///
     /// # Panics
     /// If the lengths differ or the format is wider than 8 bits.
     pub fn encode_u8(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u8]) {
         self.check(src.len(), dst.len(), 8);
-        self.run(random, start, ToCodes(src, dst));
+        self.run(
+            random,
+            start,
+            ToCodes {
+                src,
+                scale: 1.0,
+                dst,
+            },
+        );
     }
 
     /// Writes the codes of `src`, right-aligned.
@@ -62,7 +132,15 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 16 bits.
     pub fn encode_u16(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u16]) {
         self.check(src.len(), dst.len(), 16);
-        self.run(random, start, ToCodes(src, dst));
+        self.run(
+            random,
+            start,
+            ToCodes {
+                src,
+                scale: 1.0,
+                dst,
+            },
+        );
     }
 
     /// Writes the values of `codes`.
@@ -262,7 +340,59 @@ impl Elements for InPlace<'_> {
     }
 }
 
-struct ToCodes<'a, C>(&'a [f32], &'a mut [C]);
+/// To values of elements divided by a scale, and with `BACK` multiplied by it again.
+struct Scaled<'a, const BACK: bool> {
+    src: &'a [f32],
+    scale: f32,
+    out: &'a mut [f32],
+}
+
+impl<const BACK: bool> Scaled<'_, BACK> {
+    #[inline(always)]
+    fn back(&self, x: f32) -> f32 {
+        if BACK { x * self.scale } else { x }
+    }
+}
+
+impl<const BACK: bool> Elements for Scaled<'_, BACK> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.src.len()
+    }
+
+    #[inline(always)]
+    fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid) {
+        for i in 0..self.src.len().min(self.out.len()) {
+            let rounded = grid.round::<ROUNDING, SIGNS>(self.src[i] / self.scale, 0);
+            self.out[i] = self.back(rounded);
+        }
+    }
+
+    #[inline(always)]
+    fn some<const ROUNDING: u8, const SIGNS: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        random: &[u32],
+    ) {
+        for (i, random) in (at..).zip(random) {
+            let rounded = grid.round::<ROUNDING, SIGNS>(self.src[i] / self.scale, *random);
+            self.out[i] = self.back(rounded);
+        }
+    }
+
+    fn one_by_reference(&mut self, i: usize, format: Format, encode: impl Fn(f32) -> u32) {
+        let rounded = codec::decode(format, encode(self.src[i] / self.scale));
+        self.out[i] = self.back(rounded);
+    }
+}
+
+/// To codes of elements divided by a scale.
+struct ToCodes<'a, C> {
+    src: &'a [f32],
+    scale: f32,
+    dst: &'a mut [C],
+}
 
 /// An integer that holds codes.
 trait Code: Copy + Into<u32> {
@@ -286,13 +416,13 @@ impl Code for u16 {
 impl<C: Code> Elements for ToCodes<'_, C> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.0.len()
+        self.src.len()
     }
 
     #[inline(always)]
     fn all<const ROUNDING: u8, const SIGNS: u8>(&mut self, grid: &Grid) {
-        for (x, code) in self.0.iter().zip(self.1.iter_mut()) {
-            *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x, 0));
+        for (x, code) in self.src.iter().zip(self.dst.iter_mut()) {
+            *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x / self.scale, 0));
         }
     }
 
@@ -304,13 +434,13 @@ impl<C: Code> Elements for ToCodes<'_, C> {
         random: &[u32],
     ) {
         let range = at..at + random.len();
-        let pairs = self.0[range.clone()].iter().zip(&mut self.1[range]);
+        let pairs = self.src[range.clone()].iter().zip(&mut self.dst[range]);
         for ((x, code), random) in pairs.zip(random) {
-            *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x, *random));
+            *code = C::holding(grid.encode::<ROUNDING, SIGNS>(*x / self.scale, *random));
         }
     }
 
     fn one_by_reference(&mut self, i: usize, _: Format, encode: impl Fn(f32) -> u32) {
-        self.1[i] = C::holding(encode(self.0[i]));
+        self.dst[i] = C::holding(encode(self.src[i] / self.scale));
     }
 }
