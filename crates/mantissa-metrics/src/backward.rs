@@ -1,7 +1,7 @@
 //! What the numerics of two operands do to their product.
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Numerics, Operand, product};
+use mantissa_quant::{Factor, Numerics, Operand, product};
 use serde::{Deserialize, Serialize};
 
 use crate::Interval;
@@ -147,12 +147,9 @@ impl<'a> ExactProduct<'a> {
     ) -> Option<BackwardError> {
         let mut result = vec![0.0; self.product.len()];
         product(
-            &self.lhs,
-            lhs_numerics,
-            lhs_random,
-            &self.rhs,
-            rhs_numerics,
-            rhs_random,
+            Factor::new(self.lhs, *lhs_numerics, lhs_random),
+            Factor::new(self.rhs, *rhs_numerics, rhs_random),
+            None,
             &mut result,
         );
         let errors = self.errors_of(&result);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{BackwardError, ExactProduct, QuantizationError};
-use mantissa_quant::{Numerics, Operand, product, quantize};
+use mantissa_quant::{Factor, Numerics, Operand, product, quantize};
 
 use crate::profile::PassSample;
 use crate::site::PassNumerics;
@@ -230,12 +230,9 @@ impl<'e> Evaluator<'e> {
             let [left_side, right_side] = &excerpt.sides;
             let mut result = vec![0.0; excerpt.batch * left_side.outer * right_side.outer];
             product(
-                &left_side.view(excerpt.depth, &left.rows[index]),
-                &Numerics::FP32,
-                RandomBits::NONE,
-                &right_side.view(excerpt.depth, &right.rows[index]),
-                &Numerics::FP32,
-                RandomBits::NONE,
+                Factor::fp32(left_side.view(excerpt.depth, &left.rows[index])),
+                Factor::fp32(right_side.view(excerpt.depth, &right.rows[index])),
+                None,
                 &mut result,
             );
             let of_this = exact.errors_of(&result);

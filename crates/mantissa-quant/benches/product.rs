@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Numerics, Operand, product, quantize};
+use mantissa_quant::{Factor, Numerics, Operand, product, quantize};
 
 const SHAPES: [[usize; 3]; 2] = [[2048, 256, 1024], [4096, 1024, 1024]];
 const NUMERICS: [&str; 9] = [
@@ -70,7 +70,12 @@ fn products([m, k, n]: [usize; 3]) {
         let mut out = vec![0.0; m * n];
         runs.push(Box::new(move || {
             let random = RandomBits::new(7, 7);
-            product(&lhs, &numerics, random, &rhs, &numerics, random, &mut out);
+            product(
+                Factor::new(lhs, numerics, random),
+                Factor::new(rhs, numerics, random),
+                None,
+                &mut out,
+            );
             black_box(&out);
         }));
     }

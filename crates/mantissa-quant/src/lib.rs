@@ -3,13 +3,13 @@
 //! [`Numerics`] says how one operand is represented: format, granularity, scale kind, rounding and
 //! overflow, written as one token. An [`Operand`] is a strided view of a batch of matrices as one
 //! product sees it. [`quantize`] turns it into elements on the format's grid and scales, and
-//! [`product`] multiplies two operands, quantizing both first.
+//! [`product`] multiplies two operands, quantizing both first, or takes what [`encode`] quantized before.
 //!
 //! Results never depend on the number of threads.
 //!
 //! ```
 //! use mantissa_formats::RandomBits;
-//! use mantissa_quant::{Numerics, Operand, product, quantize};
+//! use mantissa_quant::{Factor, Numerics, Operand, encode, product, quantize};
 //!
 //! // Y = L R with a left operand of 2 x 3 and a right one of 3 x 2.
 //! let l = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
@@ -26,17 +26,26 @@
 //! let e5m2: Numerics = "e5m2/tensor/stochastic".parse()?;
 //! let mut y = [0.0; 4];
 //! let report = product(
-//!     &lhs, &int8, RandomBits::NONE,
-//!     &rhs, &e5m2, RandomBits::new(7, 0),
+//!     Factor::new(lhs, int8, RandomBits::NONE),
+//!     Factor::new(rhs, e5m2, RandomBits::new(7, 0)),
+//!     None, // no bias
 //!     &mut y,
 //! );
 //! assert_eq!(report.rhs.non_finite, 0);
 //! for (y, exact) in y.iter().zip([3.0, 8.5, 8.25, 19.0]) {
 //!     assert!((y - exact).abs() < 0.2 * exact);
 //! }
+//!
+//! // An operand that several products read is quantized once and kept as bytes.
+//! let codes = encode(&rhs, &e5m2, RandomBits::new(7, 0)).expect("8 bits and one scale");
+//! let mut again = [0.0; 4];
+//! product(Factor::new(lhs, int8, RandomBits::NONE), codes.factor(), None, &mut again);
+//! assert_eq!(again, y);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod encoded;
+mod factor;
 mod grammar;
 mod granularity;
 mod integer;
@@ -50,6 +59,8 @@ mod quantize;
 mod scale;
 mod store;
 
+pub use encoded::{Encoded, encode};
+pub use factor::Factor;
 pub use grammar::{ParseNumericsError, SHORTHANDS};
 pub use granularity::{Granularity, ParseGranularityError, ScaleLayout};
 pub use numerics::Numerics;

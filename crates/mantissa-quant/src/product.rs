@@ -1,8 +1,10 @@
 //! Products of quantized operands.
 
-use mantissa_formats::{RandomBits, Rounding};
+use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
 use rayon::prelude::*;
 
+use crate::encoded::Encoded;
+use crate::factor::{Factor, Source};
 use crate::granularity::Granularity;
 use crate::integer::{Codes, multiply_exactly};
 use crate::line;
@@ -49,21 +51,16 @@ const TASK_ELEMENTS: usize = 1 << 14;
 /// - A NaN, and an infinity that does not saturate, makes every element that depends on it non-finite.
 /// - Two operands in fp32: a plain f32 product.
 ///
+/// - A `bias` of one number for each column is added to every row at the end, with a rounding of its own.
+/// - [`Encoded`] factors give what their values would, bit for bit.
+///
 /// The result does not depend on the number of threads.
 ///
 /// # Panics
 /// If an operand reaches outside its data, the operands differ in depth, their batches differ and
-/// neither is one, or `out` has another length than the result.
-pub fn product(
-    lhs: &Operand,
-    lhs_numerics: &Numerics,
-    lhs_random: RandomBits,
-    rhs: &Operand,
-    rhs_numerics: &Numerics,
-    rhs_random: RandomBits,
-    out: &mut [f32],
-) -> ProductReport {
-    assert_eq!(lhs.depth, rhs.depth, "the operands differ in depth");
+/// neither is one, or `out` or `bias` has another length than the result or its rows.
+pub fn product(lhs: Factor, rhs: Factor, bias: Option<&[f32]>, out: &mut [f32]) -> ProductReport {
+    assert_eq!(lhs.depth(), rhs.depth(), "the operands differ in depth");
     let batch = match (lhs.batch(), rhs.batch()) {
         (1, batch) | (batch, 1) => batch,
         (left, right) => {
@@ -71,18 +68,29 @@ pub fn product(
             left
         }
     };
+    let columns = rhs.outer();
     assert_eq!(
         out.len(),
-        batch * lhs.outer * rhs.outer,
+        batch * lhs.outer() * columns,
         "the result has another length"
     );
-    let left = Factor::new(lhs, lhs_numerics, lhs_random);
-    let right = Factor::new(rhs, rhs_numerics, rhs_random);
+    assert!(
+        bias.is_none_or(|bias| bias.len() == columns),
+        "the bias has another length than the result has columns"
+    );
+    let (mut left_offsets, mut right_offsets) = (Vec::new(), Vec::new());
+    let left = Ready::new(&lhs, &mut left_offsets);
+    let right = Ready::new(&rhs, &mut right_offsets);
     match (left.codes(), right.codes()) {
-        (Some(left), Some(right)) => multiply_exactly(&left, &right, lhs.depth, out),
+        (Some(left), Some(right)) => multiply_exactly(&left, &right, lhs.depth(), out),
         _ => multiply_batch(&left.matrices(), &right.matrices(), out),
     }
     apply_scales(&left, &right, out);
+    if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
+        for row in out.chunks_mut(columns) {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
+    }
     ProductReport {
         lhs: left.report(),
         rhs: right.report(),
@@ -90,9 +98,9 @@ pub fn product(
 }
 
 /// An operand ready to be multiplied.
-struct Factor<'a> {
-    operand: &'a Operand<'a>,
-    numerics: &'a Numerics,
+struct Ready<'a> {
+    operand: Operand<'a>,
+    numerics: Numerics,
     /// The quantized elements; none in fp32, where the operand itself is read.
     panel: Option<Panel>,
     /// Scales that the result is still to be multiplied by.
@@ -107,29 +115,92 @@ enum Pending {
     Channel,
 }
 
-impl<'a> Factor<'a> {
-    fn new(operand: &'a Operand<'a>, numerics: &'a Numerics, random: RandomBits) -> Self {
+impl<'a> Ready<'a> {
+    fn new(factor: &Factor<'a>, offsets: &'a mut Vec<usize>) -> Self {
+        match factor.source {
+            Source::Values {
+                operand,
+                numerics,
+                random,
+            } => Ready::values(operand, numerics, random),
+            Source::Codes {
+                encoded,
+                transposed,
+            } => {
+                offsets.resize(encoded.batch, 0);
+                Ready::codes_of(encoded, transposed, factor, offsets)
+            }
+        }
+    }
+
+    fn codes_of(
+        encoded: &Encoded,
+        transposed: bool,
+        factor: &Factor<'a>,
+        offsets: &'a [usize],
+    ) -> Self {
+        let numerics = encoded.numerics;
+        let rounder = Rounder::new(numerics.format, Rounding::Nearest, Overflow::Special);
+        let mut values = vec![0.0; encoded.codes.len()];
+        rounder.decode_u8(&encoded.codes, &mut values);
+        let pending = Ready::pending_of(&numerics);
+        if pending == Pending::None && encoded.scale != 1.0 {
+            values.iter_mut().for_each(|x| *x *= encoded.scale);
+        }
+        let panel = Panel {
+            values,
+            order: if transposed {
+                Order::DepthMajor
+            } else {
+                Order::OuterMajor
+            },
+            scales: vec![encoded.scale],
+            layout: numerics.granularity.layout(factor.outer(), factor.depth()),
+            non_finite: encoded.report.non_finite,
+            degenerate_groups: encoded.report.degenerate_groups,
+        };
+        let operand = Operand {
+            data: &[],
+            offsets,
+            outer: factor.outer(),
+            depth: factor.depth(),
+            outer_stride: 0,
+            depth_stride: 0,
+        };
+        Ready {
+            operand,
+            numerics,
+            panel: Some(panel),
+            pending,
+        }
+    }
+
+    fn pending_of(numerics: &Numerics) -> Pending {
+        match numerics.granularity {
+            _ if numerics.format.max_finite() > LARGEST_UNSCALED => Pending::None,
+            Granularity::Tensor => Pending::Tensor,
+            Granularity::Channel => Pending::Channel,
+            Granularity::Unscaled | Granularity::Block(_) | Granularity::Tile(..) => Pending::None,
+        }
+    }
+
+    fn values(operand: Operand<'a>, numerics: Numerics, random: RandomBits) -> Self {
         if numerics.is_fp32() {
-            return Factor {
+            return Ready {
                 operand,
                 numerics,
                 panel: None,
                 pending: Pending::None,
             };
         }
-        let pending = match numerics.granularity {
-            _ if numerics.format.max_finite() > LARGEST_UNSCALED => Pending::None,
-            Granularity::Tensor => Pending::Tensor,
-            Granularity::Channel => Pending::Channel,
-            Granularity::Unscaled | Granularity::Block(_) | Granularity::Tile(..) => Pending::None,
-        };
+        let pending = Ready::pending_of(&numerics);
         let order = match numerics.rounding {
             Rounding::Stochastic => Order::OuterMajor,
-            Rounding::Nearest | Rounding::TowardZero | Rounding::NearestAway => Order::of(operand),
+            Rounding::Nearest | Rounding::TowardZero | Rounding::NearestAway => Order::of(&operand),
         };
         let fold = pending == Pending::None;
-        let panel = quantize_panel(operand, numerics, random, order, fold);
-        Factor {
+        let panel = quantize_panel(&operand, &numerics, random, order, fold);
+        Ready {
             operand,
             numerics,
             panel: Some(panel),
@@ -138,9 +209,9 @@ impl<'a> Factor<'a> {
     }
 
     fn matrices(&self) -> Matrices<'_> {
-        let Operand { outer, depth, .. } = *self.operand;
+        let Operand { outer, depth, .. } = self.operand;
         match &self.panel {
-            None => Matrices::of(self.operand),
+            None => Matrices::of(&self.operand),
             Some(panel) => Matrices::contiguous(
                 &panel.values,
                 self.operand.batch(),
@@ -188,7 +259,7 @@ impl<'a> Factor<'a> {
 }
 
 /// Multiplies the result by the scales that its operands still owe.
-fn apply_scales(left: &Factor, right: &Factor, out: &mut [f32]) {
+fn apply_scales(left: &Ready, right: &Ready, out: &mut [f32]) {
     let (rows, columns) = (left.operand.outer, right.operand.outer);
     if (left.pending, right.pending) == (Pending::None, Pending::None)
         || out.is_empty()

@@ -3,7 +3,7 @@
 mod reference;
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Numerics, Operand, ProductReport, product};
+use mantissa_quant::{Factor, Numerics, Operand, ProductReport, product};
 use reference::{assert_same, sample};
 
 const LEFT: RandomBits = RandomBits::new(5, 1);
@@ -21,12 +21,9 @@ fn multiply(lhs: &Operand, left: &str, rhs: &Operand, right: &str) -> (Vec<f32>,
     };
     let mut out = vec![f32::NAN; batch * lhs.outer * rhs.outer];
     let report = product(
-        lhs,
-        &numerics(left),
-        LEFT,
-        rhs,
-        &numerics(right),
-        RIGHT,
+        Factor::new(*lhs, numerics(left), LEFT),
+        Factor::new(*rhs, numerics(right), RIGHT),
+        None,
         &mut out,
     );
     (out, report)

@@ -1,0 +1,83 @@
+//! What a product multiplies.
+
+use mantissa_formats::RandomBits;
+
+use crate::encoded::Encoded;
+use crate::numerics::Numerics;
+use crate::operand::Operand;
+
+/// One side of a product: values that are still to be quantized, or codes that already are.
+#[derive(Copy, Clone, Debug)]
+pub struct Factor<'a> {
+    pub(crate) source: Source<'a>,
+}
+
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Source<'a> {
+    Values {
+        operand: Operand<'a>,
+        numerics: Numerics,
+        random: RandomBits,
+    },
+    Codes {
+        encoded: &'a Encoded,
+        transposed: bool,
+    },
+}
+
+impl<'a> Factor<'a> {
+    /// An operand that the product quantizes; only stochastic rounding reads the random bits.
+    pub const fn new(operand: Operand<'a>, numerics: Numerics, random: RandomBits) -> Self {
+        let source = Source::Values {
+            operand,
+            numerics,
+            random,
+        };
+        Factor { source }
+    }
+
+    /// An operand taken as it is.
+    pub const fn fp32(operand: Operand<'a>) -> Self {
+        Factor::new(operand, Numerics::FP32, RandomBits::NONE)
+    }
+
+    pub(crate) const fn encoded(encoded: &'a Encoded, transposed: bool) -> Self {
+        let source = Source::Codes {
+            encoded,
+            transposed,
+        };
+        Factor { source }
+    }
+
+    /// Matrices in the batch.
+    pub const fn batch(&self) -> usize {
+        match &self.source {
+            Source::Values { operand, .. } => operand.batch(),
+            Source::Codes { encoded, .. } => encoded.batch,
+        }
+    }
+
+    /// Length of the axis that is not contracted.
+    pub const fn outer(&self) -> usize {
+        match &self.source {
+            Source::Values { operand, .. } => operand.outer,
+            Source::Codes {
+                encoded,
+                transposed: false,
+            } => encoded.outer,
+            Source::Codes { encoded, .. } => encoded.depth,
+        }
+    }
+
+    /// Length of the contracted axis.
+    pub const fn depth(&self) -> usize {
+        match &self.source {
+            Source::Values { operand, .. } => operand.depth,
+            Source::Codes {
+                encoded,
+                transposed: false,
+            } => encoded.depth,
+            Source::Codes { encoded, .. } => encoded.outer,
+        }
+    }
+}
