@@ -13,11 +13,12 @@ use crate::toml_text::{self, TomlFault};
 /// The version of the recipe file this crate reads.
 pub const SCHEMA: u32 = 1;
 
-const PRESETS: [(&str, &str); 7] = [
+const PRESETS: [(&str, &str); 8] = [
     ("fp32", include_str!("presets/fp32.toml")),
     ("bf16", include_str!("presets/bf16.toml")),
     ("fp16", include_str!("presets/fp16.toml")),
     ("fp8-hybrid", include_str!("presets/fp8-hybrid.toml")),
+    ("mxfp8", include_str!("presets/mxfp8.toml")),
     ("int8", include_str!("presets/int8.toml")),
     ("int8-tensor", include_str!("presets/int8-tensor.toml")),
     ("e5m2-unscaled", include_str!("presets/e5m2-unscaled.toml")),

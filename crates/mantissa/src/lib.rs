@@ -44,7 +44,10 @@
 //! ```
 
 pub mod checkpoint;
+mod flex_tensor;
+mod fused;
 pub mod nn;
+mod operation;
 pub mod optimizer;
 pub mod product;
 pub mod profiler;
@@ -56,7 +59,7 @@ pub use mantissa_plan as plan;
 pub use optimizer::{MasterOptimizer, SkipCause, Step};
 pub use product::matmul;
 pub use scaler::LossScaler;
-pub use session::Session;
+pub use session::{Kernels, Session};
 pub use sites::sites;
 
 pub use mantissa_plan::Plan;

@@ -17,6 +17,23 @@ thread_local! {
     static ACTIVE: RefCell<Vec<Arc<Bound>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Which code computes the operations of a model inside an autocast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernels {
+    /// Our own: fused operations, and products that read every tensor once. They agree with Burn's compositions
+    /// within the rounding of f32.
+    #[default]
+    Fused,
+    /// Burn's, except for products that are quantized: what the `fp32` recipe computes is then Burn's result, bit for
+    /// bit.
+    Burn,
+}
+
+/// Whether an autocast is active on this thread that wants fused operations.
+pub(crate) fn is_fused() -> bool {
+    ACTIVE.with_borrow(|active| active.last().is_some_and(|bound| bound.is_fused()))
+}
+
 /// A [`Plan`] bound to the products of one model.
 ///
 /// Binding maps the parameter ids of the model to the sites of the plan once; inside [`autocast`](Session::autocast)
@@ -65,6 +82,7 @@ impl Session {
             by_key: HashMap::new(),
             by_name: HashMap::new(),
             seed,
+            burn_kernels: AtomicBool::new(false),
             step: AtomicU64::new(0),
             profiling: AtomicBool::new(false),
             profiler: Mutex::new(None),
@@ -86,6 +104,12 @@ impl Session {
         Ok(Self {
             bound: Arc::new(bound),
         })
+    }
+
+    /// Chooses the code that computes the model's operations from the next autocast on.
+    pub fn set_kernels(&self, kernels: Kernels) {
+        let burn = kernels == Kernels::Burn;
+        self.bound.burn_kernels.store(burn, Ordering::Relaxed);
     }
 
     /// Starts training step `step`: random bits of this step, and profiling where it is due.
@@ -185,6 +209,7 @@ pub(crate) struct Bound {
     by_key: HashMap<SiteKey, usize>,
     by_name: HashMap<String, usize>,
     seed: u64,
+    burn_kernels: AtomicBool,
     step: AtomicU64,
     profiling: AtomicBool,
     profiler: Mutex<Option<Profiler>>,
@@ -201,6 +226,10 @@ struct BoundSite {
 }
 
 impl Bound {
+    fn is_fused(&self) -> bool {
+        !self.burn_kernels.load(Ordering::Relaxed)
+    }
+
     fn faults(&self) -> MutexGuard<'_, Vec<Fault>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -266,11 +295,30 @@ impl SiteUse {
         }
     }
 
+    /// Whether the current autocast neither quantizes nor measures any of these sites; they then count as used.
+    pub(crate) fn all_in_full_precision(keys: [SiteKey; 2]) -> bool {
+        let plain = ACTIVE.with_borrow(|active| {
+            active.last().is_some_and(|bound| {
+                !bound.profiling.load(Ordering::Relaxed)
+                    && keys.iter().all(|key| {
+                        let site = bound.by_key.get(key).map(|&site| &bound.sites[site]);
+                        site.is_some_and(|site| site.numerics.is_fp32())
+                    })
+            })
+        });
+        plain && keys.into_iter().all(|key| Self::of_key(key).is_some())
+    }
+
     fn entry(&self) -> &BoundSite {
         &self.bound.sites[self.site]
     }
 
     /// Whether Burn's own op computes this site's products.
+    pub(crate) fn is_burns(&self) -> bool {
+        self.entry().numerics.is_fp32() && !self.bound.is_fused()
+    }
+
+    /// Whether no product of this site is quantized.
     pub(crate) fn is_fp32(&self) -> bool {
         self.entry().numerics.is_fp32()
     }

@@ -62,7 +62,7 @@ pub struct Configuration {
     /// Sizes of the network; a configuration file takes any
     #[arg(long)]
     pub model: Option<ModelPreset>,
-    /// Recipe: fp32, bf16, fp16, fp8-hybrid, int8, int8-tensor, e5m2-unscaled, or a recipe file ending in .toml
+    /// Recipe: fp32, bf16, fp16, fp8-hybrid, mxfp8, int8, int8-tensor, e5m2-unscaled, or a recipe file ending in .toml
     #[arg(long, value_name = "NAME", conflicts_with = "plan")]
     pub recipe: Option<String>,
     /// Plan file, as `mantissa plan` writes it

@@ -1,9 +1,9 @@
 //! The network itself, over the layers that the parent module calls `nn`.
 
 use burn::module::Module;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::nn::loss::CrossEntropyLossConfig;
 use super::nn::transformer::{
     TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
 };
@@ -99,11 +99,11 @@ impl Bert {
     /// Mean cross-entropy over the masked tokens of a batch, in nats.
     pub fn forward_loss(&self, batch: &MaskedBatch) -> Tensor<1> {
         let logits = self.logits(batch);
-        let targets = integers(&batch.targets, &logits.device());
-        log_softmax(logits, 1)
-            .gather(1, targets.unsqueeze_dim(1))
-            .mean()
-            .neg()
+        let device = logits.device();
+        let targets = integers(&batch.targets, &device);
+        CrossEntropyLossConfig::new()
+            .init(&device)
+            .forward(logits, targets)
     }
 
     /// The likeliest token id at each masked position of a batch.

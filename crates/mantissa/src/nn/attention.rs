@@ -4,13 +4,14 @@ pub use burn::nn::attention::*;
 
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
-use burn::nn::{Dropout, Initializer, activation::Gelu};
+use burn::nn::{Initializer, activation::Gelu};
 use burn::tensor::activation::{quiet_softmax, softmax};
 use burn::tensor::{Bool, Device, Tensor, assert_shape};
 
-use super::Linear;
-use crate::product::site_matmul;
-use crate::session::SiteUse;
+use super::{Dropout, Linear};
+use crate::fused::{self, ScoreMask};
+use crate::product::site_product;
+use crate::session::{self, SiteUse};
 use crate::sites::SiteKey;
 
 /// Configuration of [`MultiHeadAttention`], as [`burn::nn::attention::MultiHeadAttentionConfig`].
@@ -101,7 +102,7 @@ impl From<burn::nn::attention::MultiHeadAttention> for MultiHeadAttention {
             key: mha.key.into(),
             value: mha.value.into(),
             output: mha.output.into(),
-            dropout: mha.dropout,
+            dropout: mha.dropout.into(),
             activation: mha.activation,
             d_model: mha.d_model,
             n_heads: mha.n_heads,
@@ -183,64 +184,107 @@ impl MultiHeadAttention {
     /// # Panics
     /// If the shapes disagree with those above.
     pub fn forward(&self, input: MhaInput) -> MhaOutput {
-        let [batch_size, seq_length_1, d_model] = input.query.dims();
-        let [_, seq_length_2, _] = input.key.dims();
-        assert_shape!(input.query, [_, _, self.d_model]);
-        assert_shape!(input.key, [batch_size, _, self.d_model]);
-        assert_shape!(input.value, [batch_size, seq_length_2, self.d_model]);
-
-        let query = self.heads(input.query, &self.query);
-        let key = self.heads(input.key, &self.key);
-        let value = self.heads(input.value, &self.value);
-
-        let id = self.query.weight.id;
-        let scores = matmul_at(SiteKey::Scores(id), query, key.transpose())
-            .div_scalar((self.d_k as f32).sqrt());
-        let weights = self.weights(scores, input.mask_pad, input.mask_attn);
-        let context = matmul_at(SiteKey::Context(id), weights.clone(), value)
-            .swap_dims(1, 2)
-            .reshape([batch_size, seq_length_1, d_model]);
+        let heads = self.heads(&input);
+        let (weights, context) = self.attend(heads, &input);
         MhaOutput {
             weights,
             context: self.output.forward(context),
         }
     }
 
-    fn heads(&self, x: Tensor<3>, linear: &Linear) -> Tensor<4> {
+    /// The context alone, for which no weights are stored where nothing has to see them.
+    pub(super) fn context(&self, input: MhaInput) -> Tensor<3> {
+        let heads = self.heads(&input);
+        let id = self.query.weight.id;
+        let plain = !self.quiet_softmax && !self.dropout.is_active(&heads.query);
+        let keys = [SiteKey::Scores(id), SiteKey::Context(id)];
+        let context = if plain && session::is_fused() && SiteUse::all_in_full_precision(keys) {
+            let Heads { query, key, value } = heads;
+            fused::attention(query, key, value, self.scale(), self.mask(&input))
+        } else {
+            self.attend(heads, &input).1
+        };
+        self.output.forward(context)
+    }
+
+    /// Attention weights and the heads' contexts side by side.
+    fn attend(&self, heads: Heads, input: &MhaInput) -> (Tensor<4>, Tensor<3>) {
+        let [batch_size, _, seq_length, _] = heads.query.dims();
+        let id = self.query.weight.id;
+        let scores = matmul_at(SiteKey::Scores(id), heads.query, heads.key.transpose());
+        let weights = if session::is_fused() && !self.quiet_softmax {
+            fused::softmax(scores, self.scale(), self.mask(input))
+        } else {
+            self.burns_weights(scores, input)
+        };
+        let weights = self.dropout.forward(weights);
+        let context = matmul_at(SiteKey::Context(id), weights.clone(), heads.value)
+            .swap_dims(1, 2)
+            .reshape([batch_size, seq_length, self.d_model]);
+        (weights, context)
+    }
+
+    fn heads(&self, input: &MhaInput) -> Heads {
+        let [batch_size, seq_length_2, _] = input.key.dims();
+        assert_shape!(input.query, [batch_size, _, self.d_model]);
+        assert_shape!(input.key, [_, _, self.d_model]);
+        assert_shape!(input.value, [batch_size, seq_length_2, self.d_model]);
+        Heads {
+            query: self.split(&input.query, &self.query),
+            key: self.split(&input.key, &self.key),
+            value: self.split(&input.value, &self.value),
+        }
+    }
+
+    /// `[batch_size, seq_length, d_model] -> [batch_size, n_heads, seq_length, d_k]`
+    fn split(&self, x: &Tensor<3>, linear: &Linear) -> Tensor<4> {
         let [batch_size, seq_length, _] = x.dims();
         linear
-            .forward(x)
+            .forward(x.clone())
             .reshape([batch_size, seq_length, self.n_heads, self.d_k])
             .swap_dims(1, 2)
     }
 
-    fn weights(
-        &self,
-        mut scores: Tensor<4>,
-        mask_pad: Option<Tensor<2, Bool>>,
-        mask_attn: Option<Tensor<3, Bool>>,
-    ) -> Tensor<4> {
-        if let Some(mask) = mask_pad {
+    /// What scores are multiplied by.
+    fn scale(&self) -> f32 {
+        1.0 / (self.d_k as f32).sqrt()
+    }
+
+    fn mask(&self, input: &MhaInput) -> Option<ScoreMask> {
+        ScoreMask::new(&input.mask_pad, &input.mask_attn, self.min_float as f32)
+    }
+
+    fn burns_weights(&self, scores: Tensor<4>, input: &MhaInput) -> Tensor<4> {
+        let mut scores = scores.div_scalar((self.d_k as f32).sqrt());
+        if let Some(mask) = &input.mask_pad {
             let [batch_size, seq_length] = mask.dims();
-            scores = scores.mask_fill(mask.reshape([batch_size, 1, 1, seq_length]), self.min_float);
+            let mask = mask.clone().reshape([batch_size, 1, 1, seq_length]);
+            scores = scores.mask_fill(mask, self.min_float);
         }
-        if let Some(mask) = mask_attn {
+        if let Some(mask) = &input.mask_attn {
             let [batch_size, seq_length_1, seq_length_2] = mask.dims();
+            let mask = mask.clone();
             let mask = mask.reshape([batch_size, 1, seq_length_1, seq_length_2]);
             scores = scores.mask_fill(mask, self.min_float);
         }
-        let weights = if self.quiet_softmax {
+        if self.quiet_softmax {
             quiet_softmax(scores, 3)
         } else {
             softmax(scores, 3)
-        };
-        self.dropout.forward(weights)
+        }
     }
+}
+
+/// Queries, keys and values, each `[batch_size, n_heads, seq_length, d_k]`.
+struct Heads {
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
 }
 
 fn matmul_at(key: SiteKey, lhs: Tensor<4>, rhs: Tensor<4>) -> Tensor<4> {
     match SiteUse::of_key(key) {
-        Some(site) => site_matmul(site, lhs, rhs),
+        Some(site) => site_product(site, lhs, rhs, None),
         None => lhs.matmul(rhs),
     }
 }

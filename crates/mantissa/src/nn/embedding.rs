@@ -4,8 +4,9 @@ use burn::nn::Initializer;
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::fused;
 use crate::product::round_table;
-use crate::session::SiteUse;
+use crate::session::{self, SiteUse};
 use crate::sites::SiteKey;
 
 /// Configuration of an [`Embedding`] layer, as [`burn::nn::EmbeddingConfig`].
@@ -69,11 +70,19 @@ impl Embedding {
     ///
     /// # Shapes
     /// `[batch_size, seq_length] -> [batch_size, seq_length, d_model]`
+    ///
+    /// # Panics
+    /// If an id is no row of the table.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
         let table = self.weight.val();
-        match SiteUse::of_key(SiteKey::Weight(self.weight.id)) {
-            Some(site) if !site.is_fp32() => embedding(round_table(site, table), input),
-            _ => embedding(table, input),
+        let table = match SiteUse::of_key(SiteKey::Weight(self.weight.id)) {
+            Some(site) if !site.is_fp32() => round_table(site, table),
+            _ => table,
+        };
+        if session::is_fused() {
+            fused::embedding(table, input)
+        } else {
+            embedding(table, input)
         }
     }
 }

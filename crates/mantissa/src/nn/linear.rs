@@ -4,7 +4,7 @@ use burn::nn::{Initializer, LinearLayout};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use crate::product::{observe, quantized};
+use crate::product::site_product;
 use crate::session::SiteUse;
 use crate::sites::SiteKey;
 
@@ -94,24 +94,6 @@ impl Linear {
         let mut shape = input.dims();
         let rows = shape[..D - 1].iter().product();
         shape[D - 1] = d_output;
-        let folded = |tensor: Tensor<D>| tensor.reshape([rows, d_input]);
-
-        let measured = site
-            .is_profiled()
-            .then(|| (site.clone(), folded(input.clone()), weight.clone()));
-        let output = if site.is_fp32() {
-            linear(input, weight, bias).reshape([rows, d_output])
-        } else {
-            let output = quantized(site, folded(input), weight);
-            match bias {
-                Some(bias) => output + bias.unsqueeze(),
-                None => output,
-            }
-        };
-        match measured {
-            Some((site, input, weight)) => observe(site, input, weight, output),
-            None => output,
-        }
-        .reshape(shape)
+        site_product(site, input.reshape([rows, d_input]), weight, bias).reshape(shape)
     }
 }

@@ -1,18 +1,27 @@
-//! `burn::nn`, with the modules that multiply replaced by ones that follow the current autocast.
+//! `burn::nn`, with the modules that follow the current autocast in place of Burn's.
 //!
 //! Every module here has the name, configuration, fields and record of Burn's, so `use mantissa::nn` instead of
 //! `use burn::nn` is the whole change, and a checkpoint of one loads into the other. Outside
-//! [`Session::autocast`](crate::Session::autocast), and at sites whose numerics are `fp32`, they run Burn's own ops.
+//! [`Session::autocast`](crate::Session::autocast) they run Burn's own ops; inside, products are quantized as the plan
+//! says, and the work between them is fused unless [`Session::set_kernels`](crate::Session::set_kernels) asks for
+//! Burn's.
 //!
-//! Replaced so far: [`Linear`], [`Embedding`], [`attention::MultiHeadAttention`] and
-//! [`transformer::TransformerEncoder`]; everything else is Burn's. Multiplying modules that are not replaced run in
-//! full precision.
+//! Products: [`Linear`], [`Embedding`], [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`]. Between
+//! them: [`LayerNorm`], [`Dropout`], [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's;
+//! multiplying modules that are not named here run in full precision.
 
+pub mod activation;
 pub mod attention;
+mod dropout;
 mod embedding;
+mod layer_norm;
 mod linear;
+pub mod loss;
 pub mod transformer;
 
+pub use activation::Gelu;
 pub use burn::nn::*;
+pub use dropout::{Dropout, DropoutConfig};
 pub use embedding::{Embedding, EmbeddingConfig};
+pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig};

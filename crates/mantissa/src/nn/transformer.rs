@@ -4,12 +4,13 @@ pub use burn::nn::transformer::*;
 
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
+use burn::nn::Initializer;
 use burn::nn::activation::{Activation, ActivationConfig};
-use burn::nn::{Dropout, Initializer, LayerNorm};
 use burn::tensor::{Bool, Device, Tensor, assert_shape};
 
-use super::Linear;
+use super::activation::activate;
 use super::attention::{MhaInput, MultiHeadAttention};
+use super::{Dropout, LayerNorm, Linear};
 
 /// Configuration of [`TransformerEncoder`], as [`burn::nn::transformer::TransformerEncoderConfig`].
 #[derive(Config, Debug)]
@@ -45,7 +46,7 @@ pub struct TransformerEncoderConfig {
 impl TransformerEncoderConfig {
     /// Initializes the module with the parameters that Burn's would get.
     pub fn init(&self, device: &Device) -> TransformerEncoder {
-        burn::nn::transformer::TransformerEncoderConfig::new(
+        let encoder = burn::nn::transformer::TransformerEncoderConfig::new(
             self.d_model,
             self.d_ff,
             self.n_heads,
@@ -57,8 +58,8 @@ impl TransformerEncoderConfig {
         .with_initializer(self.initializer.clone())
         .with_activation(self.activation.clone())
         .with_layer_norm_eps(self.layer_norm_eps)
-        .init(device)
-        .into()
+        .init(device);
+        TransformerEncoder::from_burn(encoder, self.layer_norm_eps)
     }
 }
 
@@ -84,11 +85,15 @@ pub struct TransformerEncoder {
     pub quiet_softmax: bool,
 }
 
-impl From<burn::nn::transformer::TransformerEncoder> for TransformerEncoder {
-    /// Keeps the parameters and their ids.
-    fn from(encoder: burn::nn::transformer::TransformerEncoder) -> Self {
+impl TransformerEncoder {
+    /// Keeps the parameters and their ids. Burn's layers do not tell the epsilon of their normalization.
+    pub fn from_burn(
+        encoder: burn::nn::transformer::TransformerEncoder,
+        layer_norm_eps: f64,
+    ) -> Self {
+        let layer = |layer| TransformerEncoderLayer::from_burn(layer, layer_norm_eps);
         Self {
-            layers: encoder.layers.into_iter().map(Into::into).collect(),
+            layers: encoder.layers.into_iter().map(layer).collect(),
             d_model: encoder.d_model,
             d_ff: encoder.d_ff,
             n_heads: encoder.n_heads,
@@ -180,15 +185,18 @@ pub struct TransformerEncoderLayer {
     pub norm_first: bool,
 }
 
-impl From<burn::nn::transformer::TransformerEncoderLayer> for TransformerEncoderLayer {
-    /// Keeps the parameters and their ids.
-    fn from(layer: burn::nn::transformer::TransformerEncoderLayer) -> Self {
+impl TransformerEncoderLayer {
+    /// Keeps the parameters and their ids. Burn's layers do not tell the epsilon of their normalization.
+    pub fn from_burn(
+        layer: burn::nn::transformer::TransformerEncoderLayer,
+        layer_norm_eps: f64,
+    ) -> Self {
         Self {
             mha: layer.mha.into(),
             pwff: layer.pwff.into(),
-            norm_1: layer.norm_1,
-            norm_2: layer.norm_2,
-            dropout: layer.dropout,
+            norm_1: LayerNorm::from_burn(layer.norm_1, layer_norm_eps),
+            norm_2: LayerNorm::from_burn(layer.norm_2, layer_norm_eps),
+            dropout: layer.dropout.into(),
             norm_first: layer.norm_first,
         }
     }
@@ -197,7 +205,7 @@ impl From<burn::nn::transformer::TransformerEncoderLayer> for TransformerEncoder
 impl TransformerEncoderLayer {
     /// Initializes one layer with the parameters that Burn's would get.
     pub fn new(config: &TransformerEncoderConfig, device: &Device) -> Self {
-        let config = burn::nn::transformer::TransformerEncoderConfig::new(
+        let burns = burn::nn::transformer::TransformerEncoderConfig::new(
             config.d_model,
             config.d_ff,
             config.n_heads,
@@ -209,7 +217,8 @@ impl TransformerEncoderLayer {
         .with_initializer(config.initializer.clone())
         .with_activation(config.activation.clone())
         .with_layer_norm_eps(config.layer_norm_eps);
-        burn::nn::transformer::TransformerEncoderLayer::new(&config, device).into()
+        let layer = burn::nn::transformer::TransformerEncoderLayer::new(&burns, device);
+        Self::from_burn(layer, config.layer_norm_eps)
     }
 
     /// Applies the layer.
@@ -234,8 +243,8 @@ impl TransformerEncoderLayer {
         if let Some(mask) = mask_attn {
             attention = attention.mask_attn(mask);
         }
-        let attended = self.mha.forward(attention).context;
-        let mut x = input + self.dropout.forward(attended);
+        let attended = self.mha.context(attention);
+        let mut x = self.dropout.forward_add(attended, input);
 
         let fed = if self.norm_first {
             self.norm_1.forward(x.clone())
@@ -243,8 +252,7 @@ impl TransformerEncoderLayer {
             x = self.norm_1.forward(x);
             x.clone()
         };
-        let fed = self.dropout.forward(self.pwff.forward(fed));
-        let x = x + fed;
+        let x = self.dropout.forward_add(self.pwff.forward(fed), x);
         if self.norm_first {
             x
         } else {
@@ -304,7 +312,7 @@ impl From<burn::nn::transformer::PositionWiseFeedForward> for PositionWiseFeedFo
         Self {
             linear_inner: pwff.linear_inner.into(),
             linear_outer: pwff.linear_outer.into(),
-            dropout: pwff.dropout,
+            dropout: pwff.dropout.into(),
             activation: pwff.activation,
         }
     }
@@ -339,7 +347,7 @@ impl PositionWiseFeedForward {
         let [d_model, _] = self.linear_inner.weight.shape().dims();
         assert_shape!(input, [.., d_model]);
         let x = self.linear_inner.forward(input);
-        let x = self.dropout.forward(self.activation.forward(x));
+        let x = self.dropout.forward(activate(&self.activation, x));
         self.linear_outer.forward(x)
     }
 }

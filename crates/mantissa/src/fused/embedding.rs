@@ -1,0 +1,39 @@
+use burn::tensor::{Int, Tensor};
+use mantissa_kernels::embedding::{embedding as gather, embedding_gradient};
+
+use crate::flex_tensor::{buffer, contiguous, elements, from_vec, shape};
+use crate::operation::{Gradient, Operation, Outcome};
+
+/// Rows of a table `[rows, width]`; keeps the ids only.
+///
+/// # Panics
+/// If an id is no row of the table.
+pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    let [batch_size, seq_length] = ids.dims();
+    let ids: Vec<i32> = ids.into_data().iter::<i32>().collect();
+    Operation::new("embedding", move |inputs, wanted| {
+        let table = inputs.into_iter().map(contiguous).next();
+        let Some(table) = table else {
+            unreachable!("one table")
+        };
+        let [rows, width] = shape(&table)[..] else {
+            unreachable!("a table has two axes")
+        };
+        let mut out = buffer(ids.len() * width);
+        gather(&ids, elements(&table), width, &mut out);
+        let gradient = wanted.contains(&true).then(|| -> Gradient {
+            let ids = ids.clone();
+            Box::new(move |grad| {
+                let grad = contiguous(grad);
+                let mut grad_table = vec![0.0; rows * width];
+                embedding_gradient(&ids, elements(&grad), width, &mut grad_table);
+                vec![Some(from_vec(grad_table, &[rows, width]))]
+            })
+        });
+        Outcome {
+            result: from_vec(out, &[batch_size, seq_length, width]),
+            gradient,
+        }
+    })
+    .apply(vec![table.into()])
+}

@@ -1,0 +1,43 @@
+use burn::tensor::{Int, Tensor};
+use mantissa_kernels::loss::{cross_entropy as forward, cross_entropy_backward as backward};
+
+use crate::flex_tensor::{buffer, contiguous, elements, from_vec};
+use crate::operation::{Gradient, Operation, Outcome};
+
+/// Mean cross-entropy of rows of logits; keeps the logits and one number a row.
+///
+/// # Panics
+/// If a target is not a class.
+pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let [rows, classes] = logits.dims();
+    let targets: Vec<i32> = targets.into_data().iter::<i32>().collect();
+    Operation::new("cross_entropy", move |inputs, wanted| {
+        let logits = inputs.into_iter().map(contiguous).next();
+        let Some(logits) = logits else {
+            unreachable!("one input")
+        };
+        let mut log_sum_exp = buffer(rows);
+        let loss = forward(elements(&logits), classes, &targets, &mut log_sum_exp);
+        let gradient = wanted.contains(&true).then(|| -> Gradient {
+            let targets = targets.clone();
+            Box::new(move |grad| {
+                let grad = elements(&contiguous(grad))[0];
+                let mut out = buffer(rows * classes);
+                backward(
+                    elements(&logits),
+                    classes,
+                    &targets,
+                    &log_sum_exp,
+                    grad,
+                    &mut out,
+                );
+                vec![Some(from_vec(out, &[rows, classes]))]
+            })
+        });
+        Outcome {
+            result: from_vec(vec![loss], &[1]),
+            gradient,
+        }
+    })
+    .apply(vec![logits.into()])
+}

@@ -1,0 +1,69 @@
+//! Measuring the operands of a product while training.
+
+use std::time::Instant;
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+use mantissa_plan::{Pass, Role};
+
+use crate::flex_tensor::{Axis, View, outer_axes, positive};
+use crate::operation::{Gradient, Operation, Outcome};
+use crate::profiler::{Amax, Operands, amax};
+use crate::session::SiteUse;
+
+/// `output` itself, with its site's operands measured once its gradient is known.
+pub(crate) fn observe<const D: usize>(
+    site: SiteUse,
+    lhs: Tensor<D>,
+    rhs: Tensor<D>,
+    output: Tensor<D>,
+) -> Tensor<D> {
+    let inputs = vec![output.into(), lhs.detach().into(), rhs.detach().into()];
+    Operation::new("observe", move |inputs, wanted| {
+        let Ok([output, lhs, rhs]) = <[FlexTensor; 3]>::try_from(inputs) else {
+            unreachable!("an output and two operands")
+        };
+        let site = site.clone();
+        let gradient = wanted[0].then(|| -> Gradient {
+            Box::new(move |grad| {
+                sample(&site, [lhs, rhs, grad.clone()].map(positive));
+                vec![Some(grad), None, None]
+            })
+        });
+        Outcome {
+            result: output,
+            gradient,
+        }
+    })
+    .apply(inputs)
+}
+
+/// Hands the three tensors of a site to the profiler.
+fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
+    let mut profiler = site.profiler();
+    let Some(profiler) = profiler.as_mut() else {
+        return;
+    };
+    let started = Instant::now();
+    let whole = |tensor| amax(&View::new(tensor, Axis::Row).operand());
+    let amax = Amax {
+        lhs: whole(&lhs),
+        rhs: whole(&rhs),
+        grad: whole(&grad),
+    };
+    profiler.count_time(started.elapsed());
+    for pass in Pass::ALL {
+        let [left, right] = pass.operands().map(|role| match role {
+            Role::Lhs => &lhs,
+            Role::Rhs => &rhs,
+            Role::Grad => &grad,
+        });
+        let [left_outer, right_outer] = outer_axes(pass);
+        let (left, right) = (View::new(left, left_outer), View::new(right, right_outer));
+        let operands = Operands {
+            left: left.operand(),
+            right: right.operand(),
+        };
+        profiler.sample(site.site_index(), site.step(), pass, &operands, &amax);
+    }
+}

@@ -1,0 +1,202 @@
+//! The three passes of a product.
+
+use burn::backend::flex::FlexTensor;
+use mantissa_kernels::reduce::column_sums;
+use mantissa_plan::{Pass, Role};
+use mantissa_quant::{Encoded, Factor, Numerics, OperandReport, encode, fake_quantize, product};
+
+use crate::flex_tensor::{
+    Axis, View, buffer, contiguous, elements, from_vec, outer_axes, positive, shape,
+};
+use crate::operation::{Gradient, Outcome};
+use crate::session::SiteUse;
+
+/// `left right + bias` of the inputs' last two axes.
+pub(super) fn forward(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) -> Outcome {
+    let mut inputs = inputs.into_iter();
+    let (Some(lhs), Some(rhs), bias) = (inputs.next(), inputs.next(), inputs.next()) else {
+        unreachable!("two operands")
+    };
+    let bias = bias.map(contiguous);
+    let [wants_lhs, wants_rhs] = [wanted[0], wanted[1]];
+    let reads = |again: bool, pass| again.then_some(pass);
+    let lhs = Tensor::new(
+        site,
+        lhs,
+        Role::Lhs,
+        Pass::Forward,
+        reads(wants_rhs, Pass::GradRhs),
+    );
+    let rhs = Tensor::new(
+        site,
+        rhs,
+        Role::Rhs,
+        Pass::Forward,
+        reads(wants_lhs, Pass::GradLhs),
+    );
+    let result = multiply(site, Pass::Forward, &lhs, &rhs, bias.as_ref().map(elements));
+    let wants_bias = wanted.get(2).copied();
+    let gradient = wanted.contains(&true).then(|| -> Gradient {
+        let site = site.clone();
+        let (lhs, rhs) = (wants_rhs.then_some(lhs), wants_lhs.then_some(rhs));
+        Box::new(move |grad| {
+            let bias = wants_bias.map(|wanted| wanted.then(|| bias_gradient(&grad)));
+            let first = if wants_lhs {
+                Pass::GradLhs
+            } else {
+                Pass::GradRhs
+            };
+            let again = reads(wants_lhs && wants_rhs, Pass::GradRhs);
+            let grad = Tensor::new(&site, grad, Role::Grad, first, again);
+            let lhs_grad = rhs.map(|rhs| multiply(&site, Pass::GradLhs, &grad, &rhs, None));
+            let rhs_grad = lhs.map(|lhs| multiply(&site, Pass::GradRhs, &lhs, &grad, None));
+            let mut gradients = vec![lhs_grad, rhs_grad];
+            gradients.extend(bias);
+            gradients
+        })
+    });
+    Outcome { result, gradient }
+}
+
+/// Rounds a table `[rows, width]` to the right operand's numerics of the forward pass.
+pub(crate) fn quantized_table(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) -> Outcome {
+    let table = inputs.into_iter().map(positive).next();
+    let Some(table) = table else {
+        unreachable!("one table")
+    };
+    let numerics = &site.numerics(Pass::Forward).right;
+    let random = site.random(Pass::Forward, Role::Rhs);
+    let rounded = fake_quantize(&View::new(&table, Axis::Row).operand(), numerics, random);
+    Outcome {
+        result: from_vec(rounded, &shape(&table)),
+        gradient: wanted
+            .contains(&true)
+            .then(|| -> Gradient { Box::new(|grad| vec![Some(grad)]) }),
+    }
+}
+
+fn bias_gradient(grad: &FlexTensor) -> FlexTensor {
+    let grad = contiguous(grad.clone());
+    let Some(&width) = shape(&grad).last() else {
+        unreachable!("matrices have columns")
+    };
+    let mut sums = buffer(width);
+    column_sums(elements(&grad), width, &mut sums);
+    from_vec(sums, &[width])
+}
+
+/// One of the three tensors of a site, for the passes that read it.
+struct Tensor {
+    role: Role,
+    /// Sizes of all axes but the last two.
+    batch: Vec<usize>,
+    values: Values,
+}
+
+enum Values {
+    /// To be quantized by each pass.
+    Unquantized(FlexTensor),
+    /// Quantized for all passes, in the order of the tensor's own rows.
+    Encoded(Encoded),
+}
+
+impl Tensor {
+    /// Encodes `tensor` if the passes `first` and `again` read it with the same numerics.
+    fn new(
+        site: &SiteUse,
+        tensor: FlexTensor,
+        role: Role,
+        first: Pass,
+        again: Option<Pass>,
+    ) -> Self {
+        let tensor = positive(tensor);
+        let mut batch = shape(&tensor);
+        batch.truncate(batch.len() - 2);
+        let numerics = |pass| *site_numerics(site, pass, role);
+        let agree = again.is_some_and(|again| numerics(first) == numerics(again));
+        let encoded = agree
+            .then(|| {
+                let view = View::new(&tensor, Axis::Row);
+                encode(&view.operand(), &numerics(first), site.random(first, role))
+            })
+            .flatten();
+        if let Some(encoded) = &encoded {
+            report(site, first, role, encoded.report());
+        }
+        Self {
+            role,
+            batch,
+            values: encoded.map_or(Values::Unquantized(tensor), Values::Encoded),
+        }
+    }
+
+    fn view(&self, axis: Axis) -> Option<View<'_>> {
+        match &self.values {
+            Values::Unquantized(tensor) => Some(View::new(tensor, axis)),
+            Values::Encoded(_) => None,
+        }
+    }
+
+    /// The operand of a pass in which `axis` is not contracted.
+    fn factor<'a>(
+        &'a self,
+        site: &SiteUse,
+        pass: Pass,
+        axis: Axis,
+        view: &'a Option<View<'a>>,
+    ) -> Factor<'a> {
+        match (&self.values, view) {
+            (Values::Unquantized(_), Some(view)) => Factor::new(
+                view.operand(),
+                *site_numerics(site, pass, self.role),
+                site.random(pass, self.role),
+            ),
+            (Values::Encoded(encoded), _) => match axis {
+                Axis::Row => encoded.factor(),
+                Axis::Column => encoded.transposed(),
+            },
+            _ => unreachable!("values that are not encoded have a view"),
+        }
+    }
+
+    fn is_encoded(&self) -> bool {
+        matches!(self.values, Values::Encoded(_))
+    }
+}
+
+/// The product of one pass.
+fn multiply(
+    site: &SiteUse,
+    pass: Pass,
+    left: &Tensor,
+    right: &Tensor,
+    bias: Option<&[f32]>,
+) -> FlexTensor {
+    let [left_axis, right_axis] = outer_axes(pass);
+    let (left_view, right_view) = (left.view(left_axis), right.view(right_axis));
+    let lhs = left.factor(site, pass, left_axis, &left_view);
+    let rhs = right.factor(site, pass, right_axis, &right_view);
+    let mut shape = left.batch.clone();
+    shape.extend([lhs.outer(), rhs.outer()]);
+    let mut output = buffer(shape.iter().product());
+    let found = product(lhs, rhs, bias, &mut output);
+    for (tensor, found) in [(left, found.lhs), (right, found.rhs)] {
+        if !tensor.is_encoded() {
+            report(site, pass, tensor.role, found);
+        }
+    }
+    from_vec(output, &shape)
+}
+
+fn site_numerics(site: &SiteUse, pass: Pass, role: Role) -> &Numerics {
+    let numerics = site.numerics(pass);
+    if pass.operands()[0] == role {
+        &numerics.left
+    } else {
+        &numerics.right
+    }
+}
+
+fn report(site: &SiteUse, pass: Pass, role: Role, found: OperandReport) {
+    site.report_fault(pass, role, found.non_finite);
+}
