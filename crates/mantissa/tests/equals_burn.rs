@@ -1,10 +1,11 @@
-//! Under the `fp32` recipe, and outside an autocast, a model of `mantissa::nn` is Burn's, bit for bit.
+//! Outside an autocast, and under the `fp32` recipe with Burn's kernels, a model of `mantissa::nn` is Burn's, bit for
+//! bit; with fused kernels it agrees within the rounding of f32.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Distribution, Gradients, Int, Tensor, TensorData};
 use mantissa::plan::{Plan, Recipe};
 use mantissa::profiler::ProfilerConfig;
-use mantissa::{Session, nn};
+use mantissa::{Kernels, Session, nn};
 
 const BATCH: usize = 3;
 const LENGTH: usize = 7;
@@ -112,6 +113,7 @@ fn outputs_and_gradients_are_burns() {
         assert_eq!(outside, expected, "outside an autocast");
 
         let session = fp32_session(&mixed);
+        session.set_kernels(Kernels::Burn);
         let inside = session.autocast(|| mixed.loss());
         let inside = (bits(inside.clone()), gradient_bits(&mixed, inside));
         assert_eq!(inside, expected, "under fp32");
@@ -132,6 +134,130 @@ fn outputs_and_gradients_are_burns() {
             session.idle_sites()
         );
     }
+}
+
+/// The loss and every gradient of two models agree to a few units in the last place of each tensor's largest element.
+fn assert_close(what: &str, actual: &[Vec<u32>], expected: &[Vec<u32>]) {
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    for (tensor, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        let values = |bits: &[u32]| bits.iter().copied().map(f32::from_bits).collect::<Vec<_>>();
+        let (actual, expected) = (values(actual), values(expected));
+        let amax = expected.iter().fold(0.0_f32, |amax, x| amax.max(x.abs()));
+        for (a, e) in actual.iter().zip(&expected) {
+            // Some gradients (of the key bias) are zero but for rounding.
+            let bound = 2e-5 * amax + 1e-7;
+            assert!(
+                (a - e).abs() <= bound,
+                "{what}, tensor {tensor}: {a} instead of {e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn fused_kernels_agree_with_burns_compositions() {
+    for norm_first in [false, true] {
+        let plain = plain::Network::new(norm_first);
+        let mixed = mixed::Network::new(norm_first).load_record(plain.clone().into_record());
+        let (loss, expected) = (bits(plain.loss()), gradient_bits(&plain, plain.loss()));
+        let session = fp32_session(&mixed);
+
+        // Attention is one operation where nothing measures its products, else three.
+        for profiled in [false, true] {
+            if profiled {
+                session.start_profiling(ProfilerConfig {
+                    every: 1,
+                    ..ProfilerConfig::default()
+                });
+            }
+            session.begin_step(0);
+            let fused = session.autocast(|| mixed.loss());
+            let what = format!("norm_first {norm_first}, profiled {profiled}");
+            assert_close(&what, &[bits(fused.clone())], std::slice::from_ref(&loss));
+            assert_close(&what, &gradient_bits(&mixed, fused), &expected);
+        }
+    }
+}
+
+#[test]
+fn both_masks_together_agree_with_burn() {
+    let device = device();
+    let plain = burn::nn::attention::MultiHeadAttentionConfig::new(WIDTH, 3)
+        .with_dropout(0.0)
+        .init(&device);
+    let mixed = nn::attention::MultiHeadAttention::from(plain.clone());
+    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&mixed));
+    let session = Session::bind(&mixed, &plan.unwrap(), 1).unwrap();
+    let x = Tensor::<3>::random([BATCH, LENGTH, WIDTH], Distribution::Default, &device);
+    let causal = Tensor::<2, Bool>::tril_mask([LENGTH, LENGTH], 0, &device)
+        .unsqueeze::<3>()
+        .expand([BATCH, LENGTH, LENGTH]);
+    let expected = plain.forward(
+        burn::nn::attention::MhaInput::self_attn(x.clone())
+            .mask_pad(padding())
+            .mask_attn(causal.clone()),
+    );
+    let actual = session.autocast(|| {
+        let input = nn::attention::MhaInput::self_attn(x).mask_pad(padding());
+        mixed.forward(input.mask_attn(causal))
+    });
+    assert_close(
+        "weights",
+        &[bits(actual.weights)],
+        &[bits(expected.weights)],
+    );
+    assert_close(
+        "context",
+        &[bits(actual.context)],
+        &[bits(expected.context)],
+    );
+}
+
+#[test]
+fn cross_entropy_and_activations_agree_with_burn() {
+    let device = device();
+    let layer = nn::LinearConfig::new(4, 3).init(&device);
+    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer));
+    let session = Session::bind(&layer, &plan.unwrap(), 1).unwrap();
+    let normal = Distribution::Normal(0.0, 3.0);
+    let logits = Tensor::<2>::random([17, 31], normal, &device).require_grad();
+    let targets: Vec<i64> = (0..17).map(|i| i * 7 % 31).collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [17]), &device);
+    let loss = || {
+        let gelu = nn::Gelu::new().forward(logits.clone());
+        let tanh = nn::Gelu::new_approximate().forward(gelu);
+        nn::loss::CrossEntropyLossConfig::new()
+            .init(&device)
+            .forward(tanh, targets.clone())
+    };
+    let gradient = |loss: Tensor<1>| bits(logits.grad(&loss.backward()).unwrap());
+    let (burns, fused) = (loss(), session.autocast(loss));
+    assert_close("loss", &[bits(fused.clone())], &[bits(burns.clone())]);
+    assert_close("gradient", &[gradient(fused)], &[gradient(burns)]);
+}
+
+#[test]
+fn dropout_draws_the_same_mask_backward_and_for_the_same_seed() {
+    let device = device();
+    let layer = nn::LinearConfig::new(4, 3).init(&device);
+    let plan = Plan::from_recipe(&Recipe::preset("fp32").unwrap(), &mantissa::sites(&layer));
+    let session = Session::bind(&layer, &plan.unwrap(), 1).unwrap();
+    let dropout = nn::DropoutConfig::new(0.25).init();
+    let x = Tensor::<1>::ones([4096], &device).require_grad();
+    let drop = || {
+        device.seed(9);
+        session.autocast(|| dropout.forward(x.clone()))
+    };
+    let dropped = drop();
+    assert_eq!(bits(dropped.clone()), bits(drop()));
+    let gradient = x.grad(&dropped.clone().sum().backward()).unwrap();
+    assert_eq!(bits(gradient), bits(dropped.clone()));
+    let kept: f32 = dropped.greater_elem(0.0).float().mean().into_scalar();
+    // Five standard deviations of a share of 4096 draws.
+    assert!(
+        (kept - 0.75).abs() < 5.0 * (0.25_f32 * 0.75 / 4096.0).sqrt(),
+        "{kept}"
+    );
 }
 
 #[test]

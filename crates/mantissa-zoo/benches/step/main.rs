@@ -1,0 +1,171 @@
+//! The time and the memory of a whole training step under each recipe, as ratios to plain Burn's f32 step.
+//!
+//! `cargo bench --workspace --bench step -- --help`. Each round takes one step of every variant in turn, so that all of
+//! them meet the same disturbances; ratios are of medians. On one thread CPU time is compared, on more the time that
+//! passes. Memory is the largest resident set of a process of its own that takes a few steps of one variant.
+
+mod clock;
+mod memory;
+mod variant;
+
+use clap::{Parser, ValueEnum};
+use mantissa_zoo::{BatchShape, BertConfig, HiddenMarkovConfig, HiddenMarkovSource, MaskedSource};
+
+use clock::Clock;
+use variant::{RECIPES, Variant};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Compares training steps of a BERT with those of plain Burn.
+#[derive(Parser)]
+struct Arguments {
+    /// The network: bert-tiny (2 layers, width 128) or bert-mini (4 layers, width 256).
+    #[arg(long, value_enum, default_value = "mini")]
+    size: Size,
+    /// Sequences of a batch [default: 32 for tiny, 16 for mini; 64 for memory]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Measured steps of each variant.
+    #[arg(long, default_value_t = 7)]
+    rounds: u64,
+    /// Numbers of threads to measure with, one table each.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// Variants to measure beside plain Burn [default: all]
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Measure time, memory, or both.
+    #[arg(long, value_enum, default_value = "both")]
+    measure: Measure,
+    /// Take a few steps of one variant and print the peak of resident memory in bytes.
+    #[arg(long, hide = true)]
+    peak_of: Option<String>,
+    /// Cargo passes this one.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Size {
+    Tiny,
+    Mini,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Measure {
+    Time,
+    Memory,
+    Both,
+}
+
+/// What is trained on what.
+#[derive(Clone)]
+struct Task {
+    config: BertConfig,
+    batch_size: usize,
+}
+
+impl Task {
+    fn new(size: Size, batch_size: usize) -> Self {
+        let config = match size {
+            Size::Tiny => BertConfig::bert_tiny(1024),
+            Size::Mini => BertConfig::bert_mini(4096),
+        };
+        Self { config, batch_size }
+    }
+
+    fn source(&self) -> HiddenMarkovSource {
+        let shape = BatchShape {
+            batch_size: self.batch_size,
+            seq_len: self.config.seq_len,
+        };
+        HiddenMarkovSource::new(&HiddenMarkovConfig::default(), shape, 1, 0)
+            .expect("the default language")
+    }
+
+    fn describe(&self) -> String {
+        let config = &self.config;
+        format!(
+            "{} layers, width {}, sequences of {}, batch {}, vocabulary {}, AdamW",
+            config.n_layers, config.d_model, config.seq_len, self.batch_size, config.vocab_size
+        )
+    }
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let usual = match arguments.size {
+        Size::Tiny => 32,
+        Size::Mini => 16,
+    };
+    let timed = Task::new(arguments.size, arguments.batch.unwrap_or(usual));
+    let large = Task::new(arguments.size, arguments.batch.unwrap_or(64));
+    if let Some(name) = &arguments.peak_of {
+        return memory::print_peak(&large, name);
+    }
+    let names: Vec<&str> = RECIPES
+        .into_iter()
+        .filter(|name| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name))
+        .collect();
+    if arguments.measure != Measure::Memory {
+        for &threads in &arguments.threads {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("threads can be started");
+            pool.install(|| compare(&timed, &names, threads, arguments.rounds));
+        }
+    }
+    if arguments.measure != Measure::Time {
+        memory::compare(&large, &names, arguments.size.to_possible_value());
+    }
+}
+
+fn compare(task: &Task, names: &[&str], threads: usize, rounds: u64) {
+    let clock = Clock::for_threads(threads);
+    println!(
+        "\n{}; {rounds} rounds, {threads} threads, {}",
+        task.describe(),
+        clock.name()
+    );
+    let mut variants = vec![Variant::burn(task)];
+    variants.extend(names.iter().map(|name| Variant::mantissa(task, name)));
+    let source = task.source();
+    let mut seconds = vec![Vec::new(); variants.len()];
+    let mut profiled = Vec::new();
+    for round in 0..=rounds {
+        let batch = source.batch(round);
+        for (variant, seconds) in variants.iter_mut().zip(&mut seconds) {
+            let spent = clock.time(|| variant.step(&batch));
+            // The first round warms up.
+            if round > 0 {
+                seconds.push(spent);
+            }
+        }
+        if let Some(last) = variants.last_mut().filter(|_| round > 0) {
+            profiled.push(clock.time(|| last.profiled_step(&batch)));
+        }
+    }
+    let medians: Vec<f64> = seconds.into_iter().map(median).collect();
+    println!("{:<22} {:>8} {:>22}", "step", "ms", "ratio to Burn's f32");
+    for (variant, median) in variants.iter().zip(&medians) {
+        let ratio = median / medians[0];
+        println!("{:<22} {:>8.0} {ratio:>22.3}", variant.name(), 1e3 * median);
+    }
+    if let (Some(variant), Some(plain)) = (variants.last(), medians.last()) {
+        let more = median(profiled) / plain - 1.0;
+        let every = variant::PROFILED_EVERY;
+        println!(
+            "profiling {} adds {:.0} % to a step that is measured: {:.1} % with every {every}th measured",
+            variant.name(),
+            100.0 * more,
+            100.0 * more / every as f64,
+        );
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
