@@ -40,16 +40,21 @@
 
 #![forbid(unsafe_code)]
 
+mod block_loop;
 pub mod codec;
 mod format;
 mod kernel;
+mod level;
 mod parse;
+mod pass;
 mod random;
 mod rounding;
+mod scales;
 mod slice;
 
 pub use codec::{decode, encode, round};
 pub use format::{Format, Specials};
+pub use level::SimdLevel;
 pub use parse::UnknownName;
 pub use random::RandomBits;
 pub use rounding::{Overflow, Rounding};

@@ -5,6 +5,8 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::SimdLevel;
+
 /// Multipliers of the two halves of the counter (Salmon et al. 2011, table 2 and Random123's `philox.h`).
 const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
 /// What the key grows by each round: the golden ratio and the square root of three less one, as 32-bit fractions.
@@ -51,54 +53,34 @@ impl RandomBits {
 
     /// Writes the random bits of the elements from `start` on.
     pub fn fill(&self, start: u64, out: &mut [u32]) {
-        pulp::Arch::new().dispatch(Fill {
+        SimdLevel::best().dispatch(Fill {
             random: *self,
             start,
             out,
         });
     }
 
-    /// Calls `visit` with the random bits of `len` elements from `start` on, in pieces of at most a block and each with its
-    /// distance from `start`. To be inlined into code that is compiled for a vector unit.
+    /// The random bits of the elements of one block. To be inlined into code that is compiled for a vector unit.
     #[inline(always)]
-    pub(crate) fn for_each_block(
-        &self,
-        start: u64,
-        len: usize,
-        mut visit: impl FnMut(usize, &[u32]),
-    ) {
-        let mut at = 0;
-        while at < len {
-            let index = start.wrapping_add(at as u64);
-            let within = (index % BLOCK as u64) as usize;
-            let count = (BLOCK - within).min(len - at);
-            let bits = self.block(index / BLOCK as u64);
-            if count == BLOCK {
-                // The same as below, with a length that the compiler knows.
-                visit(at, &bits);
-            } else {
-                visit(at, &bits[within..within + count]);
-            }
-            at += count;
-        }
-    }
-
-    /// The random bits of the elements of one block.
-    #[inline(always)]
-    fn block(&self, block: u64) -> [u32; BLOCK] {
-        let key = self.key();
-        let [low, high, stream_low, stream_high] = self.counter(block.wrapping_mul(LANES as u64));
-        let mut bits = [0; BLOCK];
-        for lane in 0..LANES {
+    pub(crate) fn block(&self, block: u64) -> [u32; BLOCK] {
+        let key = self.key().map(u64::from);
+        let [low, high, stream_low, stream_high] = self
+            .counter(block.wrapping_mul(LANES as u64))
+            .map(u64::from);
+        let mut words = [[0; LANES / 2]; 4];
+        for pair in 0..LANES / 2 {
             // A block's first counter is a multiple of the lanes, so nothing carries.
-            let words = philox([low | lane as u32, high, stream_low, stream_high], key);
-            // Written out, for the compiler does not vectorise the lanes around a loop over the words.
-            bits[lane] = words[0];
-            bits[LANES + lane] = words[1];
-            bits[2 * LANES + lane] = words[2];
-            bits[3 * LANES + lane] = words[3];
+            let even = low | 2 * pair as u64;
+            let even = philox_wide([even, high, stream_low, stream_high], key);
+            let odd = low | (2 * pair as u64 + 1);
+            let odd = philox_wide([odd, high, stream_low, stream_high], key);
+            // Written out, for the compiler does not vectorise the pairs around a loop over the words.
+            words[0][pair] = neighbours(even[0], odd[0]);
+            words[1][pair] = neighbours(even[1], odd[1]);
+            words[2][pair] = neighbours(even[2], odd[2]);
+            words[3][pair] = neighbours(even[3], odd[3]);
         }
-        bits
+        pulp::bytemuck::cast(words)
     }
 
     const fn key(&self) -> [u32; 2] {
@@ -127,12 +109,23 @@ impl WithSimd for Fill<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        self.random.for_each_block(
-            self.start,
-            self.out.len(),
-            #[inline(always)]
-            |at, bits| self.out[at..at + bits.len()].copy_from_slice(bits),
-        );
+        let mut at = 0;
+        while at < self.out.len() {
+            let index = self.start.wrapping_add(at as u64);
+            let within = (index % BLOCK as u64) as usize;
+            let bits = self.random.block(index / BLOCK as u64);
+            let rest = &mut self.out[at..];
+            if within == 0
+                && let Some(out) = rest.first_chunk_mut()
+            {
+                *out = bits;
+                at += BLOCK;
+            } else {
+                let count = (BLOCK - within).min(rest.len());
+                rest[..count].copy_from_slice(&bits[within..within + count]);
+                at += count;
+            }
+        }
     }
 }
 
@@ -155,6 +148,40 @@ const fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
         round += 1;
     }
     counter
+}
+
+/// [`philox`] on words in the lower halves of registers, where vector units multiply; the upper halves hold anything.
+#[inline(always)]
+const fn philox_wide(mut counter: [u64; 4], mut key: [u64; 2]) -> [u64; 4] {
+    const LOWER: u64 = u32::MAX as u64;
+    let mut round = 0;
+    while round < ROUNDS {
+        let even = MULTIPLIERS[0] as u64 * (counter[0] & LOWER);
+        let odd = MULTIPLIERS[1] as u64 * (counter[2] & LOWER);
+        counter = [
+            (odd >> 32) ^ counter[1] ^ key[0],
+            odd,
+            (even >> 32) ^ counter[3] ^ key[1],
+            even,
+        ];
+        key = [
+            key[0].wrapping_add(KEY_STEPS[0] as u64) & LOWER,
+            key[1].wrapping_add(KEY_STEPS[1] as u64) & LOWER,
+        ];
+        round += 1;
+    }
+    counter
+}
+
+/// The lower halves of two registers as neighbouring words in memory.
+#[inline(always)]
+const fn neighbours(first: u64, second: u64) -> u64 {
+    let pair = first & u32::MAX as u64 | second << 32;
+    if cfg!(target_endian = "big") {
+        pair.rotate_left(32)
+    } else {
+        pair
+    }
 }
 
 #[cfg(test)]

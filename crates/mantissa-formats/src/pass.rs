@@ -1,0 +1,250 @@
+//! Where the elements of a pass come from and what becomes of them, a block at a time.
+
+use crate::kernel::Grid;
+use crate::random::BLOCK;
+use crate::scales::Scales;
+
+/// Elements to be coded, each call those after the last one.
+pub(crate) trait Pass {
+    fn len(&self) -> usize;
+
+    /// Codes a block from `at` on.
+    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        amounts: &[u32; BLOCK],
+    );
+
+    /// Codes `count` elements from `at` on, fewer than a block.
+    fn part<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        count: usize,
+        amounts: &[u32; BLOCK],
+    );
+
+    /// Codes element `i` by the scalar codec.
+    fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32);
+}
+
+/// Values that are replaced.
+pub(crate) struct InPlace<'a>(pub(crate) &'a mut [f32]);
+
+impl Pass for InPlace<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        amounts: &[u32; BLOCK],
+    ) {
+        let (block, _) = self.0[at..at + BLOCK].as_chunks_mut::<BLOCK>();
+        for (x, amount) in block[0].iter_mut().zip(amounts) {
+            *x = grid.round::<ROUNDING, SHAPE>(*x, *amount);
+        }
+    }
+
+    #[inline(always)]
+    fn part<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        count: usize,
+        amounts: &[u32; BLOCK],
+    ) {
+        let mut padded = padded(&self.0[at..at + count]);
+        InPlace(&mut padded).whole::<ROUNDING, SHAPE>(grid, 0, amounts);
+        self.0[at..at + count].copy_from_slice(&padded[..count]);
+    }
+
+    fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
+        self.0[i] = decode(encode(self.0[i]));
+    }
+}
+
+/// Values to other values, with `SCALED` divided by a scale first and with `BACK` multiplied by it in the end.
+pub(crate) struct ToValues<'a, const SCALED: bool, const BACK: bool> {
+    src: &'a [f32],
+    out: &'a mut [f32],
+    scales: Scales<'a>,
+}
+
+impl<'a, const SCALED: bool, const BACK: bool> ToValues<'a, SCALED, BACK> {
+    pub(crate) fn new(src: &'a [f32], out: &'a mut [f32], scales: Scales<'a>) -> Self {
+        Self { src, out, scales }
+    }
+
+    #[inline(always)]
+    fn block<const ROUNDING: u8, const SHAPE: u8>(
+        grid: &Grid,
+        src: &[f32; BLOCK],
+        scales: &[f32; BLOCK],
+        amounts: &[u32; BLOCK],
+        out: &mut [f32; BLOCK],
+    ) {
+        for i in 0..BLOCK {
+            let x = if SCALED { src[i] / scales[i] } else { src[i] };
+            let x = grid.round::<ROUNDING, SHAPE>(x, amounts[i]);
+            out[i] = if BACK { x * scales[i] } else { x };
+        }
+    }
+}
+
+impl<const SCALED: bool, const BACK: bool> Pass for ToValues<'_, SCALED, BACK> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.src.len()
+    }
+
+    #[inline(always)]
+    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        amounts: &[u32; BLOCK],
+    ) {
+        if SCALED {
+            self.scales.advance(BLOCK);
+        }
+        let (src, _) = self.src[at..at + BLOCK].as_chunks();
+        let (out, _) = self.out[at..at + BLOCK].as_chunks_mut();
+        let scales = self.scales.block();
+        Self::block::<ROUNDING, SHAPE>(grid, &src[0], scales, amounts, &mut out[0]);
+    }
+
+    #[inline(always)]
+    fn part<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        count: usize,
+        amounts: &[u32; BLOCK],
+    ) {
+        if SCALED {
+            self.scales.advance(count);
+        }
+        let src = padded(&self.src[at..at + count]);
+        let mut out = [0.0; BLOCK];
+        Self::block::<ROUNDING, SHAPE>(grid, &src, self.scales.block(), amounts, &mut out);
+        self.out[at..at + count].copy_from_slice(&out[..count]);
+    }
+
+    fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
+        self.scales.advance(1);
+        let scale = self.scales.block()[0];
+        let x = decode(encode(self.src[i] / scale));
+        self.out[i] = if BACK { x * scale } else { x };
+    }
+}
+
+/// An integer that holds codes.
+pub(crate) trait Code: Copy + Default + Into<u32> {
+    fn holding(code: u32) -> Self;
+}
+
+impl Code for u8 {
+    #[inline(always)]
+    fn holding(code: u32) -> Self {
+        code as Self
+    }
+}
+
+impl Code for u16 {
+    #[inline(always)]
+    fn holding(code: u32) -> Self {
+        code as Self
+    }
+}
+
+/// Values to codes, with `SCALED` divided by a scale first.
+pub(crate) struct ToCodes<'a, C, const SCALED: bool> {
+    src: &'a [f32],
+    dst: &'a mut [C],
+    scales: Scales<'a>,
+}
+
+impl<'a, C: Code, const SCALED: bool> ToCodes<'a, C, SCALED> {
+    pub(crate) fn new(src: &'a [f32], dst: &'a mut [C], scales: Scales<'a>) -> Self {
+        Self { src, dst, scales }
+    }
+
+    #[inline(always)]
+    fn block<const ROUNDING: u8, const SHAPE: u8>(
+        grid: &Grid,
+        src: &[f32; BLOCK],
+        scales: &[f32; BLOCK],
+        amounts: &[u32; BLOCK],
+        out: &mut [C; BLOCK],
+    ) {
+        // All codes before the first is narrowed: the compiler vectorises either loop by itself better than both in one.
+        let mut codes = [0; BLOCK];
+        for i in 0..BLOCK {
+            let x = if SCALED { src[i] / scales[i] } else { src[i] };
+            codes[i] = grid.encode::<ROUNDING, SHAPE>(x, amounts[i]);
+        }
+        for (out, code) in out.iter_mut().zip(codes) {
+            *out = C::holding(code);
+        }
+    }
+}
+
+impl<C: Code, const SCALED: bool> Pass for ToCodes<'_, C, SCALED> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.src.len()
+    }
+
+    #[inline(always)]
+    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        amounts: &[u32; BLOCK],
+    ) {
+        if SCALED {
+            self.scales.advance(BLOCK);
+        }
+        let (src, _) = self.src[at..at + BLOCK].as_chunks();
+        let (dst, _) = self.dst[at..at + BLOCK].as_chunks_mut();
+        let scales = self.scales.block();
+        Self::block::<ROUNDING, SHAPE>(grid, &src[0], scales, amounts, &mut dst[0]);
+    }
+
+    #[inline(always)]
+    fn part<const ROUNDING: u8, const SHAPE: u8>(
+        &mut self,
+        grid: &Grid,
+        at: usize,
+        count: usize,
+        amounts: &[u32; BLOCK],
+    ) {
+        if SCALED {
+            self.scales.advance(count);
+        }
+        let src = padded(&self.src[at..at + count]);
+        let mut dst = [C::default(); BLOCK];
+        Self::block::<ROUNDING, SHAPE>(grid, &src, self.scales.block(), amounts, &mut dst);
+        self.dst[at..at + count].copy_from_slice(&dst[..count]);
+    }
+
+    fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, _: impl Fn(u32) -> f32) {
+        self.scales.advance(1);
+        let scale = self.scales.block()[0];
+        self.dst[i] = C::holding(encode(self.src[i] / scale));
+    }
+}
+
+/// The values, and zeros up to a whole block.
+#[inline(always)]
+fn padded(values: &[f32]) -> [f32; BLOCK] {
+    let mut padded = [0.0; BLOCK];
+    padded[..values.len()].copy_from_slice(values);
+    padded
+}
