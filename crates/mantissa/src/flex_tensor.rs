@@ -1,8 +1,6 @@
 //! Slices and strided views of Burn's CPU tensors, without copies.
 
-use burn::backend::DType;
-use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, Shape};
+use burn::backend::flex::FlexTensor;
 use mantissa_plan::Pass;
 use mantissa_quant::Operand;
 
@@ -22,15 +20,6 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// The elements of a tensor made by [`contiguous`].
 pub(crate) fn elements(tensor: &FlexTensor) -> &[f32] {
     tensor.storage()
-}
-
-/// A tensor of `shape` that owns `values`.
-pub(crate) fn from_vec(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
-    FlexTensor::new(
-        Bytes::from_elems(values),
-        Layout::contiguous(Shape::from(shape.to_vec())),
-        DType::F32,
-    )
 }
 
 /// The sizes of a tensor's axes.
@@ -107,11 +96,6 @@ pub(crate) fn positive(tensor: FlexTensor) -> FlexTensor {
     } else {
         tensor.to_contiguous()
     }
-}
-
-/// Space for `len` results.
-pub(crate) fn buffer(len: usize) -> Vec<f32> {
-    vec![0.0; len]
 }
 
 /// The non-contracted axis of both tensors of a pass: `L R`, `G Rᵀ` and `Lᵀ G`.

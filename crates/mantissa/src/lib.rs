@@ -43,6 +43,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod buffer;
 pub mod checkpoint;
 mod flex_tensor;
 mod fused;

@@ -10,6 +10,7 @@ use burn::module::Module;
 use mantissa_formats::RandomBits;
 use mantissa_plan::{Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics};
 
+use crate::buffer;
 use crate::profiler::{Profiler, ProfilerConfig};
 use crate::sites::{SiteKey, keyed_sites};
 
@@ -117,6 +118,7 @@ impl Session {
     /// Call it once before the forward pass of every step, with the step's number also after a resume: the
     /// numerics of a step are a function of the seed and this number alone.
     pub fn begin_step(&self, step: u64) {
+        buffer::sweep();
         self.bound.step.store(step, Ordering::Relaxed);
         for site in &self.bound.sites {
             site.uses.store(0, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 use mantissa_kernels::activation::Activation;
 
-use crate::flex_tensor::{buffer, contiguous, elements, from_vec, shape};
+use crate::buffer::Buffer;
+use crate::flex_tensor::{contiguous, elements, shape};
 use crate::operation::{Gradient, Operation, Outcome};
 
 /// An activation function; keeps its input.
@@ -11,9 +12,9 @@ pub(crate) fn activation<const D: usize>(activation: Activation, x: Tensor<D>) -
         let Some(x) = x else {
             unreachable!("one input")
         };
-        let mut out = buffer(elements(&x).len());
+        let mut out = Buffer::new(elements(&x).len());
         activation.forward(elements(&x), &mut out);
-        let result = from_vec(out, &shape(&x));
+        let result = out.into_tensor(&shape(&x));
         let gradient = wanted.contains(&true).then(|| -> Gradient {
             Box::new(move |grad| {
                 let mut grad = contiguous(grad);

@@ -5,7 +5,8 @@ use mantissa_kernels::attention::{
 };
 
 use super::ScoreMask;
-use crate::flex_tensor::{buffer, contiguous, elements, from_vec, shape};
+use crate::buffer::Buffer;
+use crate::flex_tensor::{contiguous, elements, shape};
 use crate::operation::{Gradient, Operation, Outcome};
 
 /// Scaled dot-product attention in full precision. Queries, keys and values are `[batch, heads, sequence, width]`, the
@@ -30,17 +31,18 @@ pub(crate) fn attention(
             value: value.strides,
             ..AttentionShape::interleaved(batch, heads, queries, keys, width)
         };
-        let mut out = buffer(batch * queries * heads * width);
-        let mut log_sum_exp = buffer(shape.rows());
+        let mut out = Buffer::new(batch * queries * heads * width);
+        let mut log_sum_exp = Buffer::new(shape.rows());
         let view = mask.as_ref().map(|mask| mask.of(heads, queries, keys));
         let (q, k, v) = (query.elements(), key.elements(), value.elements());
         forward(&shape, q, k, v, scale, view, &mut out, &mut log_sum_exp);
-        let result = from_vec(out, &[batch, queries, heads * width]);
+        let result = out.into_tensor(&[batch, queries, heads * width]);
         let gradient = wanted.contains(&true).then(|| -> Gradient {
             let (out, mask) = (result.clone(), mask.clone());
             Box::new(move |grad| {
                 let grad = contiguous(grad);
-                let mut grads = [&query, &key, &value].map(|heads| buffer(heads.elements().len()));
+                let mut grads =
+                    [&query, &key, &value].map(|heads| Buffer::new(heads.elements().len()));
                 let [grad_q, grad_k, grad_v] = &mut grads;
                 let view = mask.as_ref().map(|mask| mask.of(heads, queries, keys));
                 let (q, k, v) = (query.elements(), key.elements(), value.elements());
@@ -106,8 +108,8 @@ impl Heads {
     }
 
     /// `values` in the order of these vectors, as `[batch, heads, rows, width]`.
-    fn like(&self, values: Vec<f32>) -> FlexTensor {
-        let tensor = from_vec(values, &shape(&self.tensor));
+    fn like(&self, values: Buffer) -> FlexTensor {
+        let tensor = values.into_tensor(&shape(&self.tensor));
         if self.interleaved {
             Flex::float_swap_dims(tensor, 1, 2)
         } else {

@@ -1,7 +1,8 @@
 use burn::tensor::{Int, Tensor};
 use mantissa_kernels::embedding::{embedding as gather, embedding_gradient};
 
-use crate::flex_tensor::{buffer, contiguous, elements, from_vec, shape};
+use crate::buffer::Buffer;
+use crate::flex_tensor::{contiguous, elements, shape};
 use crate::operation::{Gradient, Operation, Outcome};
 
 /// Rows of a table `[rows, width]`; keeps the ids only.
@@ -19,19 +20,19 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
         let [rows, width] = shape(&table)[..] else {
             unreachable!("a table has two axes")
         };
-        let mut out = buffer(ids.len() * width);
+        let mut out = Buffer::new(ids.len() * width);
         gather(&ids, elements(&table), width, &mut out);
         let gradient = wanted.contains(&true).then(|| -> Gradient {
             let ids = ids.clone();
             Box::new(move |grad| {
                 let grad = contiguous(grad);
-                let mut grad_table = vec![0.0; rows * width];
+                let mut grad_table = Buffer::zeros(rows * width);
                 embedding_gradient(&ids, elements(&grad), width, &mut grad_table);
-                vec![Some(from_vec(grad_table, &[rows, width]))]
+                vec![Some(grad_table.into_tensor(&[rows, width]))]
             })
         });
         Outcome {
-            result: from_vec(out, &[batch_size, seq_length, width]),
+            result: out.into_tensor(&[batch_size, seq_length, width]),
             gradient,
         }
     })

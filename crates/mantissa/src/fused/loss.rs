@@ -1,7 +1,8 @@
 use burn::tensor::{Int, Tensor};
 use mantissa_kernels::loss::{cross_entropy as forward, cross_entropy_backward as backward};
 
-use crate::flex_tensor::{buffer, contiguous, elements, from_vec};
+use crate::buffer::Buffer;
+use crate::flex_tensor::{contiguous, elements};
 use crate::operation::{Gradient, Operation, Outcome};
 
 /// Mean cross-entropy of rows of logits; keeps the logits and one number a row.
@@ -16,13 +17,13 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
         let Some(logits) = logits else {
             unreachable!("one input")
         };
-        let mut log_sum_exp = buffer(rows);
+        let mut log_sum_exp = Buffer::new(rows);
         let loss = forward(elements(&logits), classes, &targets, &mut log_sum_exp);
         let gradient = wanted.contains(&true).then(|| -> Gradient {
             let targets = targets.clone();
             Box::new(move |grad| {
                 let grad = elements(&contiguous(grad))[0];
-                let mut out = buffer(rows * classes);
+                let mut out = Buffer::new(rows * classes);
                 backward(
                     elements(&logits),
                     classes,
@@ -31,11 +32,11 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
                     grad,
                     &mut out,
                 );
-                vec![Some(from_vec(out, &[rows, classes]))]
+                vec![Some(out.into_tensor(&[rows, classes]))]
             })
         });
         Outcome {
-            result: from_vec(vec![loss], &[1]),
+            result: Buffer::from(vec![loss]).into_tensor(&[1]),
             gradient,
         }
     })

@@ -1,7 +1,8 @@
 use burn::tensor::Tensor;
 use mantissa_kernels::norm::{RowMoments, layer_norm as forward, layer_norm_backward as backward};
 
-use crate::flex_tensor::{buffer, contiguous, elements, from_vec, shape};
+use crate::buffer::Buffer;
+use crate::flex_tensor::{contiguous, elements, shape};
 use crate::operation::{Gradient, Input, Operation, Outcome};
 
 /// Layer normalization over the last axis; keeps the input and two numbers a row.
@@ -19,7 +20,7 @@ pub(crate) fn layer_norm<const D: usize>(
             unreachable!("an input and its gamma")
         };
         let (shape, width) = (shape(&x), elements(&gamma).len());
-        let mut out = buffer(elements(&x).len());
+        let mut out = Buffer::new(elements(&x).len());
         let unknown = RowMoments {
             mean: 0.0,
             inverse_deviation: 0.0,
@@ -39,7 +40,7 @@ pub(crate) fn layer_norm<const D: usize>(
         let gradient = wanted.contains(&true).then(|| -> Gradient {
             Box::new(move |grad| {
                 let mut grad = contiguous(grad);
-                let (mut grad_gamma, mut grad_beta) = (buffer(width), buffer(width));
+                let (mut grad_gamma, mut grad_beta) = (Buffer::new(width), Buffer::new(width));
                 backward(
                     elements(&x),
                     &moments,
@@ -48,12 +49,12 @@ pub(crate) fn layer_norm<const D: usize>(
                     &mut grad_gamma,
                     has_beta.then_some(&mut grad_beta),
                 );
-                let vector = |values| Some(from_vec(values, &[width]));
+                let vector = |values: Buffer| Some(values.into_tensor(&[width]));
                 vec![Some(grad), vector(grad_gamma), vector(grad_beta)]
             })
         });
         Outcome {
-            result: from_vec(out, &shape),
+            result: out.into_tensor(&shape),
             gradient,
         }
     })

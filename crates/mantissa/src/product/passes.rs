@@ -5,9 +5,8 @@ use mantissa_kernels::reduce::column_sums;
 use mantissa_plan::{Pass, Role};
 use mantissa_quant::{Encoded, Factor, Numerics, OperandReport, encode, fake_quantize, product};
 
-use crate::flex_tensor::{
-    Axis, View, buffer, contiguous, elements, from_vec, outer_axes, positive, shape,
-};
+use crate::buffer::Buffer;
+use crate::flex_tensor::{Axis, View, contiguous, elements, outer_axes, positive, shape};
 use crate::operation::{Gradient, Outcome};
 use crate::session::SiteUse;
 
@@ -68,7 +67,7 @@ pub(crate) fn quantized_table(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &
     let random = site.random(Pass::Forward, Role::Rhs);
     let rounded = fake_quantize(&View::new(&table, Axis::Row).operand(), numerics, random);
     Outcome {
-        result: from_vec(rounded, &shape(&table)),
+        result: Buffer::from(rounded).into_tensor(&shape(&table)),
         gradient: wanted
             .contains(&true)
             .then(|| -> Gradient { Box::new(|grad| vec![Some(grad)]) }),
@@ -80,9 +79,9 @@ fn bias_gradient(grad: &FlexTensor) -> FlexTensor {
     let Some(&width) = shape(&grad).last() else {
         unreachable!("matrices have columns")
     };
-    let mut sums = buffer(width);
+    let mut sums = Buffer::new(width);
     column_sums(elements(&grad), width, &mut sums);
-    from_vec(sums, &[width])
+    sums.into_tensor(&[width])
 }
 
 /// One of the three tensors of a site, for the passes that read it.
@@ -178,14 +177,14 @@ fn multiply(
     let rhs = right.factor(site, pass, right_axis, &right_view);
     let mut shape = left.batch.clone();
     shape.extend([lhs.outer(), rhs.outer()]);
-    let mut output = buffer(shape.iter().product());
+    let mut output = Buffer::new(shape.iter().product());
     let found = product(lhs, rhs, bias, &mut output);
     for (tensor, found) in [(left, found.lhs), (right, found.rhs)] {
         if !tensor.is_encoded() {
             report(site, pass, tensor.role, found);
         }
     }
-    from_vec(output, &shape)
+    output.into_tensor(&shape)
 }
 
 fn site_numerics(site: &SiteUse, pass: Pass, role: Role) -> &Numerics {

@@ -1,0 +1,182 @@
+//! Memory of tensors that is used again in the next step.
+//!
+//! A training step asks for the same sizes every time. Memory that goes back to the allocator comes back as fresh pages,
+//! which the machine clears and maps one by one; kept here, it comes back as it was left. [`sweep`] frees what a whole
+//! step had no use for.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::slice;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use burn::backend::DType;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, Shape};
+use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
+
+/// Shorter vectors are the allocator's business, which is quick with them.
+const SHORTEST: usize = 1 << 12;
+
+/// Buffers that nobody uses, by length, with the sweep after which each was last used.
+#[derive(Default)]
+struct Idle {
+    by_len: HashMap<usize, Vec<(u64, Vec<f32>)>>,
+    sweeps: u64,
+}
+
+static IDLE: LazyLock<Mutex<Idle>> = LazyLock::new(Mutex::default);
+
+fn idle() -> MutexGuard<'static, Idle> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Frees the buffers that have not been used since the last sweep.
+pub(crate) fn sweep() {
+    let mut idle = idle();
+    let now = idle.sweeps;
+    for buffers in idle.by_len.values_mut() {
+        buffers.retain(|(last_used, _)| *last_used == now);
+    }
+    idle.by_len.retain(|_, buffers| !buffers.is_empty());
+    idle.sweeps += 1;
+}
+
+/// Space for results: as many elements as asked for, each of some value.
+pub(crate) struct Buffer {
+    values: Vec<f32>,
+}
+
+impl Buffer {
+    pub(crate) fn new(len: usize) -> Self {
+        let kept = (len >= SHORTEST)
+            .then(|| idle().by_len.get_mut(&len).and_then(Vec::pop))
+            .flatten();
+        let values = kept.map_or_else(|| vec![0.0; len], |(_, values)| values);
+        Self { values }
+    }
+
+    pub(crate) fn zeros(len: usize) -> Self {
+        let mut buffer = Self::new(len);
+        buffer.fill(0.0);
+        buffer
+    }
+
+    /// A tensor of `shape` with these values, whose memory comes back here when the last reader drops it.
+    pub(crate) fn into_tensor(self, shape: &[usize]) -> FlexTensor {
+        let bytes = size_of_val(self.values.as_slice());
+        debug_assert_eq!(self.len(), shape.iter().product::<usize>());
+        // SAFETY: `memory` returns this many bytes, all of them initialized.
+        let bytes = unsafe { Bytes::from_controller(Box::new(self), bytes) };
+        let layout = Layout::contiguous(Shape::from(shape.to_vec()));
+        FlexTensor::new(bytes, layout, DType::F32)
+    }
+}
+
+impl From<Vec<f32>> for Buffer {
+    fn from(values: Vec<f32>) -> Self {
+        Self { values }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.values.len() >= SHORTEST {
+            let values = std::mem::take(&mut self.values);
+            let mut idle = idle();
+            let now = idle.sweeps;
+            idle.by_len
+                .entry(values.len())
+                .or_default()
+                .push((now, values));
+        }
+    }
+}
+
+impl AllocationController for Buffer {
+    fn alloc_align(&self) -> usize {
+        align_of::<f32>()
+    }
+
+    fn property(&self) -> AllocationProperty {
+        AllocationProperty::Other
+    }
+
+    unsafe fn memory_mut(
+        &mut self,
+        _policy: AccessPolicy,
+    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
+        let values = self.values.as_mut_slice();
+        let len = size_of_val(values);
+        // SAFETY: the bytes of the values, borrowed as long as they are; the caller writes no uninitialized ones.
+        Ok(unsafe { slice::from_raw_parts_mut(values.as_mut_ptr().cast(), len) })
+    }
+
+    fn memory(&self, _policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
+        let values = self.values.as_slice();
+        // SAFETY: the bytes of the values, borrowed as long as they are.
+        Ok(unsafe { slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lengths that no other test uses.
+    const LEN: usize = SHORTEST + 12_345;
+
+    #[test]
+    fn a_dropped_tensor_gives_its_memory_to_the_next_of_its_size() {
+        let mut buffer = Buffer::new(LEN);
+        buffer[7] = 3.0;
+        let place = buffer.as_ptr();
+        let tensor = buffer.into_tensor(&[LEN]);
+        let shared = tensor.clone();
+        assert_eq!(tensor.storage::<f32>().as_ptr(), place);
+        drop(tensor);
+        assert_ne!(Buffer::new(LEN).as_ptr(), place, "still in use");
+        assert_eq!(shared.storage::<f32>()[7], 3.0);
+        drop(shared);
+        let again = [Buffer::new(LEN), Buffer::new(LEN)];
+        assert!(again.iter().any(|buffer| buffer.as_ptr() == place));
+    }
+
+    #[test]
+    fn writing_to_a_shared_tensor_leaves_the_other_reader_alone() {
+        let mut tensor = Buffer::new(LEN + 1).into_tensor(&[LEN + 1]);
+        tensor.storage_mut::<f32>().fill(1.0);
+        let reader = tensor.clone();
+        tensor.storage_mut::<f32>()[0] = 2.0;
+        assert_eq!(
+            (tensor.storage::<f32>()[0], reader.storage::<f32>()[0]),
+            (2.0, 1.0)
+        );
+        assert_eq!(tensor.storage::<f32>()[LEN], 1.0);
+    }
+
+    #[test]
+    fn a_sweep_frees_what_a_whole_step_did_not_use() {
+        const UNIQUE: usize = LEN + 2;
+        let kept = || idle().by_len.contains_key(&UNIQUE);
+        drop(Buffer::new(UNIQUE));
+        sweep();
+        assert!(kept(), "used in the step that ended");
+        sweep();
+        assert!(!kept());
+    }
+}
