@@ -10,6 +10,7 @@ pub mod activation;
 pub mod attention;
 pub mod dropout;
 pub mod embedding;
+mod heads;
 pub mod loss;
 mod math;
 pub mod norm;

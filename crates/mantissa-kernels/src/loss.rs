@@ -1,5 +1,12 @@
 //! Cross-entropy from logits.
 
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::math::exp;
+use crate::rows::rows_per_piece;
+use crate::vector::{dispatch, larger, reduce, sum};
+
 /// The mean over rows of the cross-entropy between softmax(logits) and the row's target, in nats. `log_sum_exp` receives a number
 /// for each row that [`cross_entropy_backward`] needs.
 ///
@@ -13,8 +20,26 @@ pub fn cross_entropy(
     targets: &[i32],
     log_sum_exp: &mut [f32],
 ) -> f32 {
-    let _ = (logits, classes, targets, log_sum_exp);
-    todo!()
+    check(logits, classes, targets, log_sum_exp);
+    let block = rows_per_piece(classes);
+    log_sum_exp
+        .par_chunks_mut(block)
+        .zip(logits.par_chunks(block * classes.max(1)))
+        .for_each(|(log_sum_exp, logits)| {
+            dispatch(LogSumExp {
+                logits,
+                classes,
+                log_sum_exp,
+            });
+        });
+    let rows = logits.chunks_exact(classes.max(1)).zip(log_sum_exp);
+    let total: f64 = rows
+        .zip(targets)
+        .map(|((logits, log_sum_exp), target)| {
+            f64::from(*log_sum_exp) - f64::from(logits[*target as usize])
+        })
+        .sum();
+    (total / targets.len() as f64) as f32
 }
 
 /// Writes the gradient of the logits, `(softmax(logits) - onehot(target)) · grad / rows`, for the gradient `grad` of the mean.
@@ -29,6 +54,92 @@ pub fn cross_entropy_backward(
     grad: f32,
     grad_logits: &mut [f32],
 ) {
-    let _ = (logits, classes, targets, log_sum_exp, grad, grad_logits);
-    todo!()
+    check(logits, classes, targets, log_sum_exp);
+    assert_eq!(
+        logits.len(),
+        grad_logits.len(),
+        "logits and their gradient differ in length"
+    );
+    let factor = grad / targets.len() as f32;
+    let block = rows_per_piece(classes);
+    let piece = block * classes.max(1);
+    grad_logits
+        .par_chunks_mut(piece)
+        .zip(logits.par_chunks(piece))
+        .zip(targets.par_chunks(block))
+        .zip(log_sum_exp.par_chunks(block))
+        .for_each(|(((grad_logits, logits), targets), log_sum_exp)| {
+            dispatch(Backward {
+                logits,
+                classes,
+                targets,
+                log_sum_exp,
+                factor,
+                grad_logits,
+            });
+        });
+}
+
+fn check(logits: &[f32], classes: usize, targets: &[i32], log_sum_exp: &[f32]) {
+    assert_eq!(
+        targets.len() * classes,
+        logits.len(),
+        "{} targets and {} logits do not make rows of {classes}",
+        targets.len(),
+        logits.len()
+    );
+    assert_eq!(
+        targets.len(),
+        log_sum_exp.len(),
+        "log_sum_exp is one for each row"
+    );
+    if let Some(target) = targets.iter().find(|t| **t < 0 || **t as usize >= classes) {
+        panic!("target {target} is not one of {classes} classes");
+    }
+}
+
+struct LogSumExp<'a> {
+    logits: &'a [f32],
+    classes: usize,
+    log_sum_exp: &'a mut [f32],
+}
+
+impl WithSimd for LogSumExp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (row, out) in self.logits.chunks_exact(self.classes).zip(self.log_sum_exp) {
+            let largest = reduce(row, f32::NEG_INFINITY, |x| x, larger);
+            *out = largest + sum(row, |x| exp(x - largest)).ln();
+        }
+    }
+}
+
+struct Backward<'a> {
+    logits: &'a [f32],
+    classes: usize,
+    targets: &'a [i32],
+    log_sum_exp: &'a [f32],
+    factor: f32,
+    grad_logits: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.grad_logits.chunks_exact_mut(self.classes);
+        let rows = rows.zip(self.logits.chunks_exact(self.classes));
+        let numbers = self.targets.iter().zip(self.log_sum_exp);
+        for ((grad, logits), (target, log_sum_exp)) in rows.zip(numbers) {
+            for (grad, x) in grad.iter_mut().zip(logits) {
+                *grad = self.factor * exp(x - log_sum_exp);
+            }
+            let target = *target as usize;
+            // Where the probability is near 1, the difference to 1 is what counts.
+            grad[target] = self.factor * (exp(logits[target] - log_sum_exp) - 1.0);
+        }
+    }
 }

@@ -1,5 +1,12 @@
 //! Scaled and masked softmax.
 
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::math::exp;
+use crate::rows::{count_rows, rows_per_piece};
+use crate::vector::{dispatch, dot, larger, reduce_mut};
+
 /// Which scores are masked, for rows of scores numbered by batch, head and query, the query fastest.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask<'a> {
@@ -97,13 +104,26 @@ impl<'a> Mask<'a> {
 /// Replaces each row of `columns` scores by `softmax(scale · scores)`.
 ///
 /// A masked score counts as the mask's value. So a row whose every score is masked becomes uniform if the value is finite, and
-/// zeros if it is minus infinity.
+/// zeros if it is minus infinity. So does a row whose every score is minus infinity by itself; NaN in a row makes all of it NaN.
 ///
 /// # Panics
 /// If the scores are not whole rows, or the mask is smaller than they are.
 pub fn softmax(scores: &mut [f32], columns: usize, scale: f32, mask: Option<Mask>) {
-    let _ = (scores, columns, scale, mask);
-    todo!()
+    count_rows(scores.len(), columns);
+    let block = rows_per_piece(columns);
+    scores
+        .par_chunks_mut(block * columns.max(1))
+        .enumerate()
+        .for_each(|(index, scores)| {
+            dispatch(SoftmaxRows {
+                scores,
+                columns,
+                first: index * block,
+                scale,
+                mask,
+                log_sum_exp: &mut [],
+            });
+        });
 }
 
 /// Turns the gradient of [`softmax`]'s probabilities into that of its scores, in place.
@@ -114,8 +134,7 @@ pub fn softmax(scores: &mut [f32], columns: usize, scale: f32, mask: Option<Mask
 /// # Panics
 /// If the lengths differ or are not whole rows.
 pub fn softmax_backward(probabilities: &[f32], grad: &mut [f32], columns: usize, scale: f32) {
-    let _ = (probabilities, grad, columns, scale);
-    todo!()
+    backward(probabilities, grad, columns, scale, None);
 }
 
 /// [`softmax_backward`] with no gradient at masked scores whatever their probability, as Burn's `mask_fill` has it.
@@ -129,6 +148,140 @@ pub fn masked_softmax_backward(
     scale: f32,
     mask: Mask,
 ) {
-    let _ = (probabilities, grad, columns, scale, mask);
-    todo!()
+    backward(probabilities, grad, columns, scale, Some(mask));
+}
+
+fn backward(
+    probabilities: &[f32],
+    grad: &mut [f32],
+    columns: usize,
+    scale: f32,
+    mask: Option<Mask>,
+) {
+    assert_eq!(
+        probabilities.len(),
+        grad.len(),
+        "probabilities and gradient differ in length"
+    );
+    count_rows(grad.len(), columns);
+    let block = rows_per_piece(columns);
+    let piece = block * columns.max(1);
+    grad.par_chunks_mut(piece)
+        .zip(probabilities.par_chunks(piece))
+        .enumerate()
+        .for_each(|(index, (grad, probabilities))| {
+            dispatch(Backward {
+                probabilities,
+                grad,
+                columns,
+                first: index * block,
+                scale,
+                mask,
+            });
+        });
+}
+
+/// Softmax of some rows, the first of which has the number `first`.
+pub(crate) struct SoftmaxRows<'a> {
+    pub(crate) scores: &'a mut [f32],
+    pub(crate) columns: usize,
+    pub(crate) first: usize,
+    pub(crate) scale: f32,
+    pub(crate) mask: Option<Mask<'a>>,
+    /// For each row, the logarithm of the sum of the exponentials of its scores, or infinity for a row of zeros; or empty.
+    pub(crate) log_sum_exp: &'a mut [f32],
+}
+
+impl WithSimd for SoftmaxRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (index, row) in self.scores.chunks_exact_mut(self.columns).enumerate() {
+            let largest = match self.mask {
+                None => largest_scaled(row, self.scale),
+                Some(mask) => {
+                    let masked = mask.row(self.first + index, self.columns);
+                    fill_masked(row, self.scale, masked, mask.value);
+                    largest_scaled(row, 1.0)
+                }
+            };
+            // All scores are minus infinity (or NaN): a difference of infinities would be NaN.
+            let shift = if largest == f32::NEG_INFINITY {
+                0.0
+            } else {
+                largest
+            };
+            let exponential = |x: &mut f32| {
+                *x = exp(*x - shift);
+                *x
+            };
+            let sum = reduce_mut(row, 0.0, exponential, |a, b| a + b);
+            let inverse = if sum == 0.0 { 0.0 } else { 1.0 / sum };
+            for x in row {
+                *x *= inverse;
+            }
+            if let Some(log_sum_exp) = self.log_sum_exp.get_mut(index) {
+                *log_sum_exp = if sum == 0.0 {
+                    f32::INFINITY
+                } else {
+                    shift + sum.ln()
+                };
+            }
+        }
+    }
+}
+
+/// Scales a row in place; the largest element.
+#[inline(always)]
+fn largest_scaled(row: &mut [f32], scale: f32) -> f32 {
+    let scaled = |x: &mut f32| {
+        *x *= scale;
+        *x
+    };
+    reduce_mut(row, f32::NEG_INFINITY, scaled, larger)
+}
+
+/// Scales the scores that are not masked, and replaces the others.
+#[inline(always)]
+pub(crate) fn fill_masked(row: &mut [f32], scale: f32, masked: &[u8], value: f32) {
+    for (x, masked) in row.iter_mut().zip(masked) {
+        *x = if *masked == 0 { *x * scale } else { value };
+    }
+}
+
+struct Backward<'a> {
+    probabilities: &'a [f32],
+    grad: &'a mut [f32],
+    columns: usize,
+    first: usize,
+    scale: f32,
+    mask: Option<Mask<'a>>,
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.grad.chunks_exact_mut(self.columns);
+        let rows = rows.zip(self.probabilities.chunks_exact(self.columns));
+        for (index, (grad, probabilities)) in rows.enumerate() {
+            let mean = dot(grad, probabilities);
+            for (grad, p) in grad.iter_mut().zip(probabilities) {
+                *grad = self.scale * (p * (*grad - mean));
+            }
+            if let Some(mask) = self.mask {
+                clear_masked(grad, mask.row(self.first + index, self.columns));
+            }
+        }
+    }
+}
+
+/// Zeroes what is masked.
+#[inline(always)]
+pub(crate) fn clear_masked(row: &mut [f32], masked: &[u8]) {
+    for (x, masked) in row.iter_mut().zip(masked) {
+        *x = if *masked == 0 { *x } else { 0.0 };
+    }
 }
