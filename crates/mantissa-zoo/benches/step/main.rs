@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long)]
     batch: Option<usize>,
     /// Measured steps of each variant.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Numbers of threads to measure with, one table each.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
@@ -38,6 +38,9 @@ struct Arguments {
     /// Measure time, memory, or both.
     #[arg(long, value_enum, default_value = "both")]
     measure: Measure,
+    /// Print one JSON object for each variant and number of threads instead of tables; time only.
+    #[arg(long)]
+    json: bool,
     /// Take a few steps of one variant and print the peak of resident memory in bytes.
     #[arg(long, hide = true)]
     peak_of: Option<String>,
@@ -114,54 +117,84 @@ fn main() {
                 .num_threads(threads)
                 .build()
                 .expect("threads can be started");
-            pool.install(|| compare(&timed, &names, threads, arguments.rounds));
+            let times = pool.install(|| Times::measure(&timed, &names, threads, arguments.rounds));
+            if arguments.json {
+                times.print_json();
+            } else {
+                println!("\n{}; {} rounds", timed.describe(), arguments.rounds);
+                times.print_table();
+            }
         }
     }
-    if arguments.measure != Measure::Time {
+    if arguments.measure != Measure::Time && !arguments.json {
         memory::compare(&large, &names, arguments.size.to_possible_value());
     }
 }
 
-fn compare(task: &Task, names: &[&str], threads: usize, rounds: u64) {
-    let clock = Clock::for_threads(threads);
-    println!(
-        "\n{}; {rounds} rounds, {threads} threads, {}",
-        task.describe(),
-        clock.name()
-    );
-    let mut variants = vec![Variant::burn(task)];
-    variants.extend(names.iter().map(|name| Variant::mantissa(task, name)));
-    let source = task.source();
-    let mut seconds = vec![Vec::new(); variants.len()];
-    let mut profiled = Vec::new();
-    for round in 0..=rounds {
-        let batch = source.batch(round);
-        for (variant, seconds) in variants.iter_mut().zip(&mut seconds) {
-            let spent = clock.time(|| variant.step(&batch));
+/// Medians over the rounds, in seconds.
+struct Times {
+    threads: usize,
+    clock: Clock,
+    /// Plain Burn's first.
+    steps: Vec<(String, f64)>,
+    /// A step of the last variant whose operands are all measured.
+    profiled: f64,
+}
+
+impl Times {
+    fn measure(task: &Task, names: &[&str], threads: usize, rounds: u64) -> Self {
+        let clock = Clock::for_threads(threads);
+        let mut variants = vec![Variant::burn(task)];
+        variants.extend(names.iter().map(|name| Variant::mantissa(task, name)));
+        let source = task.source();
+        let mut seconds = vec![Vec::new(); variants.len()];
+        let mut profiled = Vec::new();
+        for round in 0..=rounds {
+            let batch = source.batch(round);
+            let mut times: Vec<f64> = Vec::new();
+            for variant in &mut variants {
+                times.push(clock.time(|| variant.step(&batch)));
+            }
+            let last = variants.len() - 1;
+            let measured = clock.time(|| variants[last].profiled_step(&batch));
             // The first round warms up.
             if round > 0 {
-                seconds.push(spent);
+                profiled.push(measured);
+                for (all, time) in seconds.iter_mut().zip(times) {
+                    all.push(time);
+                }
             }
         }
-        if let Some(last) = variants.last_mut().filter(|_| round > 0) {
-            profiled.push(clock.time(|| last.profiled_step(&batch)));
+        let names = variants.iter().map(|variant| variant.name().to_owned());
+        Self {
+            threads,
+            clock,
+            steps: names.zip(seconds.into_iter().map(median)).collect(),
+            profiled: median(profiled),
         }
     }
-    let medians: Vec<f64> = seconds.into_iter().map(median).collect();
-    println!("{:<22} {:>8} {:>22}", "step", "ms", "ratio to Burn's f32");
-    for (variant, median) in variants.iter().zip(&medians) {
-        let ratio = median / medians[0];
-        println!("{:<22} {:>8.0} {ratio:>22.3}", variant.name(), 1e3 * median);
-    }
-    if let (Some(variant), Some(plain)) = (variants.last(), medians.last()) {
-        let more = median(profiled) / plain - 1.0;
+
+    fn print_table(&self) {
+        println!("{} threads, {}", self.threads, self.clock.name());
+        println!("{:<22} {:>8} {:>22}", "step", "ms", "ratio to Burn's f32");
+        for (name, seconds) in &self.steps {
+            let ratio = seconds / self.steps[0].1;
+            println!("{name:<22} {:>8.0} {ratio:>22.3}", 1e3 * seconds);
+        }
+        let (name, seconds) = &self.steps[self.steps.len() - 1];
+        let more = 100.0 * (self.profiled / seconds - 1.0);
         let every = variant::PROFILED_EVERY;
         println!(
-            "profiling {} adds {:.0} % to a step that is measured: {:.1} % with every {every}th measured",
-            variant.name(),
-            100.0 * more,
-            100.0 * more / every as f64,
+            "measuring {name}: {more:.0} % more for a measured step, {:.1} % with every {every}th measured",
+            more / every as f64
         );
+    }
+
+    fn print_json(&self) {
+        for (name, seconds) in &self.steps {
+            let (name, threads, milliseconds) = (name, self.threads, 1e3 * seconds);
+            println!(r#"{{"step":"{name}","threads":{threads},"milliseconds":{milliseconds:.3}}}"#);
+        }
     }
 }
 
