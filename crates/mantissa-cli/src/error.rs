@@ -115,6 +115,9 @@ pub enum Error {
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] mantissa::checkpoint::CheckpointError),
+    /// A checkpoint is of another optimizer.
+    #[error(transparent)]
+    OptimizerRecord(#[from] mantissa::optimizer::OptimizerRecordError),
     /// A format that does not exist.
     #[error(transparent)]
     Format(#[from] UnknownName),

@@ -1,8 +1,8 @@
 //! A training loop in mixed precision: what the README shows.
 
-use burn::optim::AdamWConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use mantissa::nn::LinearConfig;
+use mantissa::optimizer::AdamWConfig;
 use mantissa::plan::{Plan, Recipe};
 use mantissa::{LossScaler, MasterOptimizer, Session, Step};
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plan = Plan::from_recipe(&Recipe::preset("fp8-hybrid")?, &mantissa::sites(&model))?;
     let session = Session::bind(&model, &plan, 42)?;
     let mut scaler = LossScaler::for_plan(&plan);
-    let mut optimizer = MasterOptimizer::new(AdamWConfig::new().init()).with_session(&session);
+    let mut optimizer = MasterOptimizer::new(AdamWConfig::new()).with_session(&session);
 
     for step in 0..100 {
         session.begin_step(step);

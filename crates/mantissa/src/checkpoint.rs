@@ -9,21 +9,22 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::optim::OptimizerRecord;
-use burn::store::{ModuleRecord, RecordError};
+use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use mantissa_plan::{Plan, PlanError};
 use serde::{Deserialize, Serialize};
 
-use crate::optimizer::MasterOptimizer;
+use crate::optimizer::{MasterOptimizer, OptimizerRecord};
 use crate::scaler::LossScaler;
 
 /// The version of the folder's layout and of the manifest.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 const MANIFEST: &str = "checkpoint.json";
 const MODEL: &str = "model.bpk";
-const OPTIMIZER: &str = "optimizer.bpk";
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// In place of [`OPTIMIZER`] where the optimizer is one of Burn's.
+const BURN_OPTIMIZER: &str = "optimizer.bpk";
 const PLAN: &str = "plan.toml";
 
 /// How far a run has come. Batches, schedules and random bits are functions of these numbers.
@@ -142,31 +143,19 @@ pub fn save<M: Module>(
             source,
         }
     };
-    let serialize = |what| {
-        move |error: RecordError| CheckpointError::Serialize {
-            what,
-            problem: error.to_string(),
-        }
-    };
     fs::create_dir_all(folder).map_err(io("create", folder))?;
+    let model = model.clone().into_record().into_bytes();
+    let model = model.map_err(|error| serialize("model", &error))?.to_vec();
+    let record = optimizer.to_record();
+    let optimizer_file = match record {
+        OptimizerRecord::Fused(_) => OPTIMIZER,
+        OptimizerRecord::Burn(_) => BURN_OPTIMIZER,
+    };
+    let optimizer = record.into_bytes();
+    let optimizer = optimizer.map_err(|error| serialize("optimizer", &error))?;
     let parts = [
-        (
-            MODEL,
-            model
-                .clone()
-                .into_record()
-                .into_bytes()
-                .map_err(serialize("model"))?
-                .to_vec(),
-        ),
-        (
-            OPTIMIZER,
-            optimizer
-                .to_record()
-                .into_bytes()
-                .map_err(serialize("optimizer"))?
-                .to_vec(),
-        ),
+        (MODEL, model),
+        (optimizer_file, optimizer),
         (PLAN, plan.to_toml()?.into_bytes()),
     ];
     let manifest = Manifest {
@@ -184,10 +173,7 @@ pub fn save<M: Module>(
             .collect(),
     };
     let manifest =
-        serde_json::to_vec_pretty(&manifest).map_err(|error| CheckpointError::Serialize {
-            what: "manifest",
-            problem: error.to_string(),
-        })?;
+        serde_json::to_vec_pretty(&manifest).map_err(|error| serialize("manifest", &error))?;
 
     let unfinished = tempfile::Builder::new()
         .prefix(".saving-")
@@ -212,6 +198,13 @@ pub fn save<M: Module>(
         .and_then(|folder| folder.sync_all())
         .map_err(io("flush", folder))?;
     Ok(target)
+}
+
+fn serialize(what: &'static str, problem: &dyn std::error::Error) -> CheckpointError {
+    CheckpointError::Serialize {
+        what,
+        problem: problem.to_string(),
+    }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -323,8 +316,13 @@ pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, Checkpoin
     let plan = Plan::from_toml(&plan_text)?;
     let record = ModuleRecord::from_bytes(Bytes::from_elems(verified(MODEL)?))
         .map_err(|error| damaged(MODEL, format!("is not a model record: {error}")))?;
-    let optimizer = OptimizerRecord::from_bytes(Bytes::from_elems(verified(OPTIMIZER)?))
-        .map_err(|error| damaged(OPTIMIZER, format!("is not an optimizer record: {error}")))?;
+    let of_burn = |entry: &FileEntry| entry.name == BURN_OPTIMIZER;
+    let optimizer = if manifest.files.iter().any(of_burn) {
+        OptimizerRecord::from_burn_bytes(verified(BURN_OPTIMIZER)?)
+            .map_err(|error| damaged(BURN_OPTIMIZER, format!("is not a record: {error}")))?
+    } else {
+        OptimizerRecord::Fused(verified(OPTIMIZER)?)
+    };
     let model = model
         .try_load_record(record)
         .map_err(|error| CheckpointError::OtherModel {

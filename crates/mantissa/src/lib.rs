@@ -18,9 +18,9 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
-//! use burn::optim::AdamWConfig;
-//! use mantissa::{Session, Step, nn, optimizer::MasterOptimizer, scaler::LossScaler};
+//! use mantissa::optimizer::{AdamWConfig, MasterOptimizer};
 //! use mantissa::plan::{Plan, Recipe};
+//! use mantissa::{Session, Step, nn, scaler::LossScaler};
 //!
 //! let device = Device::flex().autodiff();
 //! let mut model = nn::LinearConfig::new(8, 4).init(&device);
@@ -28,7 +28,7 @@
 //! let plan = Plan::from_recipe(&Recipe::preset("fp8-hybrid")?, &mantissa::sites(&model))?;
 //! let session = Session::bind(&model, &plan, 42)?;
 //! let mut scaler = LossScaler::for_plan(&plan);
-//! let mut optimizer = MasterOptimizer::new(AdamWConfig::new().init()).with_session(&session);
+//! let mut optimizer = MasterOptimizer::new(AdamWConfig::new()).with_session(&session);
 //!
 //! for step in 0..3 {
 //!     session.begin_step(step);

@@ -1,9 +1,8 @@
 //! The training loop's state, and one step of it.
 
-use burn::optim::AdamWConfig;
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress};
-use mantissa::optimizer::{MasterOptimizer, Step};
+use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step};
 use mantissa::plan::{Plan, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
 use mantissa::{LossScaler, Session};
@@ -162,7 +161,7 @@ impl Trainer {
         Ok(Self {
             optimizer: optimizer(config)
                 .with_session(&session)
-                .load_record(saved.optimizer),
+                .load_record(saved.optimizer)?,
             scaler: saved.scaler,
             schedule: config.schedule(),
             progress: saved.progress,
@@ -293,11 +292,7 @@ impl Trainer {
 
 fn optimizer(config: &RunConfig) -> MasterOptimizer {
     let training = &config.training;
-    let optimizer = AdamWConfig::new()
-        .with_weight_decay(training.weight_decay)
-        // The usual value; Burn's default of 1e-5 would slow parameters with small gradients.
-        .with_epsilon(1e-8)
-        .init();
+    let optimizer = AdamWConfig::new().with_weight_decay(training.weight_decay);
     let optimizer = MasterOptimizer::new(optimizer);
     match training.max_norm {
         Some(max_norm) => optimizer.with_max_norm(max_norm),

@@ -86,11 +86,3 @@ fn broadcast_batches<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> (Tensor<
     }
     (lhs.expand(left_shape), rhs.expand(right_shape))
 }
-
-/// How many elements of `values` are not finite, and the largest finite magnitude.
-pub(crate) fn scan<const D: usize>(values: Tensor<D>) -> (u64, f32) {
-    let data = values.into_data();
-    let elements = data.as_slice::<f32>().unwrap_or_default();
-    let scan = mantissa_kernels::reduce::scan(elements);
-    (scan.non_finite, scan.amax)
-}

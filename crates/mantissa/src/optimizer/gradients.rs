@@ -1,0 +1,151 @@
+//! The gradients of a step, each read once to know whether it is finite and how large it is.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use mantissa_kernels::reduce::scan;
+
+use super::step::NonFiniteGradient;
+
+/// The gradients of a model's parameters, still scaled.
+#[derive(Default)]
+pub(super) struct ScannedGradients {
+    data: HashMap<ParamId, TensorData>,
+    square_sum: f64,
+    non_finite: Vec<(ParamId, u64, f32)>,
+}
+
+impl ScannedGradients {
+    /// Takes the gradients of `model`'s parameters out of Burn's. The buffers are Burn's own wherever nobody else
+    /// holds them.
+    ///
+    /// # Panics
+    /// If a gradient is not f32.
+    pub(super) fn take<M: Module>(gradients: Gradients, model: &M) -> Self {
+        let mut taker = Taker {
+            gradients: GradientsParams::from_grads(gradients, model),
+            scanned: Self::default(),
+        };
+        model.visit(&mut taker);
+        taker.scanned
+    }
+
+    /// The L2 norm of all finite elements together, still scaled.
+    pub(super) fn norm(&self) -> f64 {
+        self.square_sum.sqrt()
+    }
+
+    pub(super) fn are_finite(&self) -> bool {
+        self.non_finite.is_empty()
+    }
+
+    /// The parameters whose gradients are not finite, by their paths in `model`.
+    pub(super) fn non_finite<M: Module>(&self, model: &M) -> Vec<NonFiniteGradient> {
+        let mut paths = Paths::default();
+        model.visit(&mut paths);
+        let named = self.non_finite.iter().map(|&(id, count, amax)| {
+            let parameter = paths.of.remove(&id).unwrap_or_default();
+            NonFiniteGradient {
+                parameter,
+                count,
+                amax,
+            }
+        });
+        named.collect()
+    }
+
+    /// Whether the parameter has a gradient.
+    pub(super) fn contain(&self, id: ParamId) -> bool {
+        self.data.contains_key(&id)
+    }
+
+    /// The gradient of a parameter, once.
+    pub(super) fn remove(&mut self, id: ParamId) -> Option<TensorData> {
+        self.data.remove(&id)
+    }
+
+    /// The gradients as Burn's optimizers take them, multiplied by `factor`.
+    pub(super) fn into_params<M: Module>(self, model: &M, factor: f32) -> GradientsParams {
+        let mut giver = Giver {
+            data: self.data,
+            factor,
+            gradients: GradientsParams::new(),
+        };
+        model.visit(&mut giver);
+        giver.gradients
+    }
+}
+
+/// The elements of a gradient.
+pub(super) fn elements(gradient: &TensorData) -> &[f32] {
+    gradient
+        .as_slice()
+        .unwrap_or_else(|error| panic!("master weights and their gradients are f32: {error}"))
+}
+
+struct Taker {
+    gradients: GradientsParams,
+    scanned: ScannedGradients,
+}
+
+impl ModuleVisitor for Taker {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.gradients.remove::<D>(param.id) else {
+            return;
+        };
+        let data = gradient.into_data();
+        let scan = scan(elements(&data));
+        self.scanned.square_sum += scan.square_sum;
+        if scan.non_finite > 0 {
+            self.scanned
+                .non_finite
+                .push((param.id, scan.non_finite, scan.amax));
+        }
+        self.scanned.data.insert(param.id, data);
+    }
+}
+
+struct Giver {
+    data: HashMap<ParamId, TensorData>,
+    factor: f32,
+    gradients: GradientsParams,
+}
+
+impl ModuleVisitor for Giver {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(data) = self.data.remove(&param.id) else {
+            return;
+        };
+        let device = param.lazy_device().without_autodiff();
+        let mut gradient = Tensor::<D>::from_data(data, (&device, DType::F32));
+        if self.factor != 1.0 {
+            gradient = gradient.mul_scalar(self.factor);
+        }
+        self.gradients.register(param.id, gradient);
+    }
+}
+
+/// Where each parameter is found first.
+#[derive(Default)]
+struct Paths {
+    path: Vec<String>,
+    of: HashMap<ParamId, String>,
+}
+
+impl ModuleVisitor for Paths {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.of
+            .entry(param.id)
+            .or_insert_with(|| self.path.join("."));
+    }
+}

@@ -1,0 +1,195 @@
+//! From scaled gradients to an update of the FP32 master weights, or a skipped step.
+//!
+//! A step reads each gradient once to know whether all are finite and how large they are together, and then each
+//! parameter once, with its gradient and moments, to unscale, clip and update in place. The results have the same bits
+//! on every number of threads and width of SIMD, and do not depend on the loss scale as long as that is a power of two.
+
+mod gradients;
+mod in_place;
+mod rule;
+mod state;
+mod step;
+
+use burn::module::Module;
+use burn::optim::{LearningRate, ModuleOptimizer};
+
+use crate::scaler::{LossScaler, ScaledGradients};
+use crate::session::Session;
+use gradients::ScannedGradients;
+use rule::Rule;
+use state::States;
+
+pub use burn::optim::decay::WeightDecayConfig;
+pub use burn::optim::momentum::MomentumConfig;
+pub use rule::{AdamConfig, AdamWConfig, SgdConfig};
+pub use state::{OptimizerRecord, OptimizerRecordError};
+pub use step::{NonFiniteGradient, SkipCause, Step};
+
+/// An optimizer over the model's FP32 parameters, the master weights: products quantize them anew in each pass, updates
+/// never do.
+///
+/// ```
+/// use mantissa::MasterOptimizer;
+/// use mantissa::optimizer::AdamWConfig;
+///
+/// let optimizer = MasterOptimizer::new(AdamWConfig::new().with_weight_decay(0.01)).with_max_norm(1.0);
+/// ```
+#[derive(Clone)]
+pub struct MasterOptimizer {
+    update: Update,
+    session: Option<Session>,
+    max_norm: Option<f64>,
+}
+
+/// What updates the parameters: made of the configuration of one of this crate's rules ([`AdamWConfig`],
+/// [`AdamConfig`], [`SgdConfig`]), or of any of Burn's optimizers, which is slower.
+#[derive(Clone)]
+pub struct Update(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    /// In place and in one pass.
+    Fused { rule: Rule, states: States },
+    /// As Burn does it.
+    Burn(ModuleOptimizer),
+}
+
+impl Update {
+    fn fused(rule: Rule) -> Self {
+        Self(Kind::Fused {
+            rule,
+            states: States::new(),
+        })
+    }
+}
+
+impl From<AdamWConfig> for Update {
+    fn from(config: AdamWConfig) -> Self {
+        Self::fused(Rule::AdamW(config))
+    }
+}
+
+impl From<AdamConfig> for Update {
+    fn from(config: AdamConfig) -> Self {
+        Self::fused(Rule::Adam(config))
+    }
+}
+
+impl From<SgdConfig> for Update {
+    fn from(config: SgdConfig) -> Self {
+        Self::fused(Rule::Sgd(config))
+    }
+}
+
+impl From<ModuleOptimizer> for Update {
+    fn from(optimizer: ModuleOptimizer) -> Self {
+        Self(Kind::Burn(optimizer))
+    }
+}
+
+impl MasterOptimizer {
+    /// An optimizer that updates by `update`: the configuration of one of this crate's rules, or one of Burn's
+    /// optimizers. Gradient clipping belongs to [`with_max_norm`](Self::with_max_norm): Burn's own would clip tensor by
+    /// tensor.
+    pub fn new(update: impl Into<Update>) -> Self {
+        Self {
+            update: update.into(),
+            session: None,
+            max_norm: None,
+        }
+    }
+
+    /// Lets a skipped step name the operands of `session` that overflowed.
+    pub fn with_session(mut self, session: &Session) -> Self {
+        self.session = Some(session.clone());
+        self
+    }
+
+    /// Scales unscaled gradients down to a global L2 norm of at most `max_norm`.
+    pub fn with_max_norm(mut self, max_norm: f64) -> Self {
+        self.max_norm = Some(max_norm);
+        self
+    }
+
+    /// Unscales `gradients` by the scale of their own loss and updates `model`; or leaves both model and optimizer
+    /// as they are if a gradient is not finite. Then moves `scaler`. Parameters without a gradient stay as they are.
+    ///
+    /// # Panics
+    /// If a parameter with a gradient is not f32, if the optimizer's record was loaded but not the model's, or if a
+    /// configured beta is outside `0.0..1.0` or epsilon is not positive.
+    pub fn step<M: Module>(
+        &mut self,
+        learning_rate: LearningRate,
+        model: &mut M,
+        gradients: ScaledGradients,
+        scaler: &mut LossScaler,
+    ) -> Step {
+        let ScaledGradients {
+            gradients,
+            loss,
+            loss_scale,
+        } = gradients;
+        let gradients = ScannedGradients::take(gradients, model);
+        scaler.update(!gradients.are_finite());
+        if !gradients.are_finite() {
+            return Step::Skipped {
+                cause: SkipCause {
+                    loss: loss.into_scalar(),
+                    loss_scale,
+                    next_loss_scale: scaler.loss_scale(),
+                    parameters: gradients.non_finite(model),
+                    faults: self
+                        .session
+                        .as_ref()
+                        .map(Session::faults)
+                        .unwrap_or_default(),
+                },
+            };
+        }
+
+        let unscale = f64::from(loss_scale).recip();
+        let gradient_norm = gradients.norm() * unscale;
+        let clip = match self.max_norm {
+            Some(max_norm) if gradient_norm > max_norm => (max_norm / gradient_norm) as f32,
+            _ => 1.0,
+        };
+        // One rounding for the scale and one for the clip: a power of two among them changes no bit of the other.
+        let factor = clip * unscale as f32;
+        match &mut self.update.0 {
+            Kind::Fused { rule, states } => {
+                in_place::update(rule, states, learning_rate, factor, model, gradients);
+            }
+            Kind::Burn(optimizer) => {
+                let gradients = gradients.into_params(model, factor);
+                *model = optimizer.step(learning_rate, model.clone(), gradients);
+            }
+        }
+        Step::Applied {
+            loss_scale,
+            gradient_norm,
+        }
+    }
+
+    /// The optimizer's state, keyed by parameter id.
+    pub fn to_record(&self) -> OptimizerRecord {
+        match &self.update.0 {
+            Kind::Fused { rule, states } => OptimizerRecord::Fused(state::serialize(rule, states)),
+            Kind::Burn(optimizer) => OptimizerRecord::Burn(optimizer.to_record()),
+        }
+    }
+
+    /// Continues from a saved state, for a model whose record was loaded too.
+    ///
+    /// # Errors
+    /// If the record is damaged or of another kind of optimizer.
+    pub fn load_record(mut self, record: OptimizerRecord) -> Result<Self, OptimizerRecordError> {
+        self.update = Update(match self.update.0 {
+            Kind::Fused { rule, .. } => Kind::Fused {
+                states: state::load(&rule, record)?,
+                rule,
+            },
+            Kind::Burn(optimizer) => Kind::Burn(state::load_burn(optimizer, record)?),
+        });
+        Ok(self)
+    }
+}
