@@ -4,7 +4,7 @@ use burn::nn::{Initializer, LinearLayout};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use crate::product::site_product;
+use crate::product::{observe, site_product};
 use crate::session::SiteUse;
 use crate::sites::SiteKey;
 
@@ -94,6 +94,16 @@ impl Linear {
         let mut shape = input.dims();
         let rows = shape[..D - 1].iter().product();
         shape[D - 1] = d_output;
-        site_product(site, input.reshape([rows, d_input]), weight, bias).reshape(shape)
+        let folded = |tensor: Tensor<D>| tensor.reshape([rows, d_input]);
+        if !site.is_burns() {
+            return site_product(site, folded(input), weight, bias).reshape(shape);
+        }
+        let output = linear(input.clone(), weight.clone(), bias).reshape([rows, d_output]);
+        if site.is_profiled() {
+            observe(site, folded(input), weight, output)
+        } else {
+            output
+        }
+        .reshape(shape)
     }
 }

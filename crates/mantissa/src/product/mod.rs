@@ -44,11 +44,8 @@ pub(crate) fn site_product<const D: usize>(
         .is_profiled()
         .then(|| (site.clone(), lhs.clone(), rhs.clone()));
     let output = if site.is_burns() {
-        let output = lhs.matmul(rhs);
-        match bias {
-            Some(bias) => output + bias.unsqueeze(),
-            None => output,
-        }
+        debug_assert!(bias.is_none(), "Burn's linear layers add their bias themselves");
+        lhs.matmul(rhs)
     } else {
         let (lhs, rhs) = broadcast_batches(lhs, rhs);
         let mut inputs: Vec<Input> = vec![lhs.into(), rhs.into()];
