@@ -1,4 +1,4 @@
-//! Elements a second of the slice codec on one thread, as a share of the limit measured in the same run: multiplying the same
+//! Elements a second of the slice codec on one thread, as a share of the limit measured in the same rounds: multiplying the same
 //! buffer in place by a constant, which reads and writes the same memory and computes next to nothing.
 //!
 //! `cargo bench -p mantissa-formats`
@@ -6,90 +6,141 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding};
+use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding, SimdLevel};
+use pulp::{Simd, WithSimd};
 
 /// Larger than any cache, and small enough for the first one.
 const SIZES: [(&str, usize); 2] = [
     ("16 Mi elements, from memory", 1 << 24),
     ("4 Ki elements, from cache", 1 << 12),
 ];
-/// Short samples, and many, so that some are spared by whatever else the machine does.
-const ELEMENTS_PER_SAMPLE: usize = 1 << 21;
-const SAMPLES: usize = 15;
+const ELEMENTS_PER_SAMPLE: usize = 1 << 24;
+const ROUNDS: usize = 9;
+
+/// What is timed works on these buffers of one size.
+struct Buffers {
+    values: Vec<f32>,
+    out: Vec<f32>,
+    codes8: Vec<u8>,
+    codes16: Vec<u16>,
+    words: Vec<u32>,
+}
+
+type Work = Box<dyn Fn(&mut Buffers)>;
 
 fn main() {
+    println!("running on {}", SimdLevel::best());
     for (label, size) in SIZES {
-        let mut values = normal(size);
-        let mut codes8 = vec![0u8; size];
-        let mut codes16 = vec![0u16; size];
-        let limit = rate(size, || multiply(black_box(&mut values), black_box(1.0)));
-        println!("\n{label}\n{:<34} {:>10}  share of limit", "", "Gelem/s");
-        let report = |name: &str, rate: f64| {
-            println!("{name:<34} {:>10.3}  {:>5.2}", rate / 1e9, rate / limit)
+        let mut buffers = Buffers {
+            values: normal(size),
+            out: vec![1.0; size],
+            codes8: vec![0; size],
+            codes16: vec![0; size],
+            words: vec![0; size],
         };
-        report("limit: multiply in place", limit);
-
-        for rounding in [Rounding::Nearest, Rounding::Stochastic] {
-            for format in [
-                Format::E4M3,
-                Format::E5M2,
-                Format::BF16,
-                Format::FP16,
-                Format::INT8,
-            ] {
-                let rounder = Rounder::new(format, rounding, Overflow::Saturate);
-                let random = RandomBits::new(1, 2);
-                let rounded = rate(size, || rounder.round(random, 0, black_box(&mut values)));
-                report(&format!("round {format} {rounding}"), rounded);
+        let work = work();
+        let mut seconds = vec![[0.0; ROUNDS]; work.len()];
+        for round in 0..ROUNDS {
+            for ((_, work), seconds) in work.iter().zip(&mut seconds) {
+                // Rounding leaves nothing to round: every sample begins with the same values.
+                let begin = normal(size.min(1 << 16));
+                for values in buffers.values.chunks_mut(begin.len()) {
+                    values.copy_from_slice(&begin[..values.len()]);
+                }
+                let passes = ELEMENTS_PER_SAMPLE / size;
+                let start = Instant::now();
+                for _ in 0..passes {
+                    work(black_box(&mut buffers));
+                }
+                seconds[round] = start.elapsed().as_secs_f64() / (passes * size) as f64;
             }
         }
-        let random = RandomBits::NONE;
-        for format in [Format::E4M3, Format::E2M1, Format::INT8, Format::BF16] {
-            let rounder = Rounder::new(format, Rounding::Nearest, Overflow::Saturate);
-            let wide = format.bits() > 8;
-            let encoded = rate(size, || match wide {
-                false => rounder.encode_u8(random, 0, black_box(&values), &mut codes8),
-                true => rounder.encode_u16(random, 0, black_box(&values), &mut codes16),
-            });
-            report(&format!("encode {format}"), encoded);
-            let decoded = rate(size, || match wide {
-                false => rounder.decode_u8(black_box(&codes8), &mut values),
-                true => rounder.decode_u16(black_box(&codes16), &mut values),
-            });
-            report(&format!("decode {format}"), decoded);
+        println!(
+            "\n{label}, the best of {ROUNDS} rounds and the median of their ratios\n{:<34} {:>10}  share of limit",
+            "", "Gelem/s"
+        );
+        for ((name, _), times) in work.iter().zip(&seconds) {
+            let mut ratios: Vec<f64> = seconds[0].iter().zip(times).map(|(l, t)| l / t).collect();
+            ratios.sort_by(f64::total_cmp);
+            let best = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+            println!(
+                "{name:<34} {:>10.3}  {:>5.2} best, {:>5.2} median",
+                1e-9 / best(times),
+                best(&seconds[0]) / best(times),
+                ratios[ROUNDS / 2]
+            );
         }
-        let mut bits = vec![0; size];
-        report(
-            "random bits",
-            rate(size, || RandomBits::new(1, 2).fill(0, black_box(&mut bits))),
+    }
+}
+
+/// Everything that is timed, the limit first.
+fn work() -> Vec<(String, Work)> {
+    let mut all: Vec<(String, Work)> = Vec::new();
+    let mut add = |name: String, work: Work| all.push((name, work));
+    add(
+        "limit: multiply in place".to_owned(),
+        Box::new(|b| SimdLevel::best().dispatch(Multiply(&mut b.values, black_box(1.0)))),
+    );
+    for rounding in [Rounding::Nearest, Rounding::Stochastic] {
+        for format in [
+            Format::E4M3,
+            Format::E5M2,
+            Format::BF16,
+            Format::FP16,
+            Format::INT8,
+        ] {
+            let rounder = Rounder::new(format, rounding, Overflow::Saturate);
+            let random = RandomBits::new(1, 2);
+            add(
+                format!("round {format} {rounding}"),
+                Box::new(move |b| rounder.round(random, 0, &mut b.values)),
+            );
+        }
+    }
+    let none = RandomBits::NONE;
+    let e4m3 = Rounder::new(Format::E4M3, Rounding::Nearest, Overflow::Saturate);
+    add(
+        "e4m3, divided, to other memory".to_owned(),
+        Box::new(move |b| e4m3.round_scaled(none, 0, &b.values, 0.37, &mut b.out)),
+    );
+    for format in [Format::E4M3, Format::E2M1, Format::INT8] {
+        let rounder = Rounder::new(format, Rounding::Nearest, Overflow::Saturate);
+        add(
+            format!("encode {format}"),
+            Box::new(move |b| rounder.encode_u8(none, 0, &b.values, &mut b.codes8)),
+        );
+        add(
+            format!("decode {format}"),
+            Box::new(move |b| rounder.decode_u8(&b.codes8, &mut b.out)),
         );
     }
-}
-
-/// Elements a second: the best of several samples.
-fn rate(size: usize, mut pass: impl FnMut()) -> f64 {
-    let passes = (ELEMENTS_PER_SAMPLE / size).max(1);
-    let mut best = f64::INFINITY;
-    for _ in 0..SAMPLES {
-        let begin = Instant::now();
-        for _ in 0..passes {
-            pass();
-        }
-        best = best.min(begin.elapsed().as_secs_f64());
-    }
-    (passes * size) as f64 / best
-}
-
-#[inline(never)]
-fn multiply(values: &mut [f32], factor: f32) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for x in values.iter_mut() {
-                *x *= factor;
-            }
-        },
+    let bf16 = Rounder::new(Format::BF16, Rounding::Nearest, Overflow::Special);
+    add(
+        "encode bf16".to_owned(),
+        Box::new(move |b| bf16.encode_u16(none, 0, &b.values, &mut b.codes16)),
     );
+    add(
+        "decode bf16".to_owned(),
+        Box::new(move |b| bf16.decode_u16(&b.codes16, &mut b.out)),
+    );
+    add(
+        "random bits".to_owned(),
+        Box::new(|b| RandomBits::new(1, 2).fill(0, &mut b.words)),
+    );
+    all
+}
+
+struct Multiply<'a>(&'a mut [f32], f32);
+
+impl WithSimd for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for x in self.0 {
+            *x *= self.1;
+        }
+    }
 }
 
 /// Normal numbers (Box and Muller 1958) wide enough to meet the subnormals and the largest values of the narrow formats.

@@ -6,16 +6,18 @@
 use pulp::{Simd, WithSimd};
 
 use crate::RandomBits;
-use crate::kernel::Grid;
+use crate::kernel::{Grid, STOCHASTIC};
 use crate::pass::{Code, Pass};
-use crate::random::BLOCK;
+use crate::random::{BLOCK, PAIR};
 
 /// What rounding adds to the part it drops.
 #[derive(Clone, Copy)]
-pub(crate) enum Amounts {
-    Constant(u32),
-    /// The random bits of the elements from an index on.
-    Random(RandomBits, u64),
+pub(crate) struct Amounts {
+    /// For directed roundings.
+    pub(crate) amount: u32,
+    /// For stochastic rounding: the random bits of the elements from `start` on.
+    pub(crate) random: RandomBits,
+    pub(crate) start: u64,
 }
 
 /// One pass over a slice with one kind of rounding and of grid. (A closure would leave its loop out of line, compiled for none.)
@@ -29,23 +31,25 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, _: S) {
+    fn with_simd<S: Simd>(mut self, simd: S) {
         // A copy that nothing else can see, so that its fields stay in registers.
         let grid = *self.grid;
         let len = self.pass.len();
-        let mut amounts = match self.amounts {
-            Amounts::Constant(amount) => [amount; BLOCK],
-            Amounts::Random(..) => [0; BLOCK],
-        };
+        let mut amounts = [self.amounts.amount; BLOCK];
         let mut at = 0;
         loop {
             // Whole blocks in a loop of their own: padding calls functions, and a call takes all registers.
             let within = self.within(at);
-            if within == 0 {
-                while len - at >= BLOCK {
-                    if let Amounts::Random(random, start) = self.amounts {
-                        amounts = random.block(start.wrapping_add(at as u64) / BLOCK as u64);
+            if ROUNDING == STOCHASTIC {
+                while within == 0 && len - at >= PAIR * BLOCK {
+                    let block = self.random_block(at);
+                    for amounts in self.amounts.random.two_blocks(simd, block) {
+                        self.pass.whole::<ROUNDING, SHAPE>(&grid, at, &amounts);
+                        at += BLOCK;
                     }
+                }
+            } else {
+                while len - at >= BLOCK {
                     self.pass.whole::<ROUNDING, SHAPE>(&grid, at, &amounts);
                     at += BLOCK;
                 }
@@ -54,8 +58,8 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
                 return;
             }
             let count = (BLOCK - within).min(len - at);
-            if let Amounts::Random(random, start) = self.amounts {
-                let bits = random.block(start.wrapping_add(at as u64) / BLOCK as u64);
+            if ROUNDING == STOCHASTIC {
+                let bits = self.amounts.random.block(self.random_block(at));
                 amounts[..count].copy_from_slice(&bits[within..within + count]);
             }
             self.pass
@@ -69,10 +73,16 @@ impl<P, const ROUNDING: u8, const SHAPE: u8> Coding<'_, P, ROUNDING, SHAPE> {
     /// Where in its block of random bits an element lies.
     #[inline(always)]
     fn within(&self, at: usize) -> usize {
-        match self.amounts {
-            Amounts::Constant(_) => 0,
-            Amounts::Random(_, start) => (start.wrapping_add(at as u64) % BLOCK as u64) as usize,
+        match ROUNDING {
+            STOCHASTIC => (self.amounts.start.wrapping_add(at as u64) % BLOCK as u64) as usize,
+            _ => 0,
         }
+    }
+
+    /// The number of the block of random bits of an element.
+    #[inline(always)]
+    fn random_block(&self, at: usize) -> u64 {
+        self.amounts.start.wrapping_add(at as u64) / BLOCK as u64
     }
 }
 

@@ -13,8 +13,10 @@ use crate::{Format, Overflow, Rounding, Specials, codec};
 
 /// The ways of rounding as constant parameters, so that each has a loop of its own.
 pub(crate) const NEAREST: u8 = 0;
-/// Up where the dropped part and an amount carry together: random bits, one half, or nothing.
-pub(crate) const BY_AMOUNT: u8 = 1;
+/// Up where the dropped part and random bits carry together.
+pub(crate) const STOCHASTIC: u8 = 1;
+/// The same with one amount for all elements: one half (away from zero) or nothing (towards zero).
+pub(crate) const DIRECTED: u8 = 2;
 
 /// What kind of grid a format has, and how the sign joins the magnitude: constant parameters too.
 ///
@@ -37,6 +39,8 @@ pub(crate) struct Grid {
     pub(crate) shape: u8,
     /// Mantissa bits that f32 has and the format has not.
     dropped: u32,
+    /// The same, but not none: the last bit matters only past the largest integer.
+    least_dropped: i32,
     /// What nearest rounding adds in a full range: just under half of the dropped range, and the lowest kept bit where one is
     /// dropped.
     below_half: u32,
@@ -126,6 +130,7 @@ impl Grid {
         Some(Self {
             shape,
             dropped,
+            least_dropped: dropped.max(1) as i32,
             below_half: half.saturating_sub(1),
             lowest_kept: u32::from(dropped > 0),
             clamp: if overflow_code == max_code {
@@ -271,31 +276,27 @@ impl Grid {
         }
         // One more bit is dropped for every binade below the smallest normal number.
         let exponent_field = (magnitude >> MANTISSA_BITS) as i32;
-        let dropped = (self.unit_field - exponent_field).max(self.dropped as i32) as u32;
-        let carry_in = amount.checked_shr(32u32.wrapping_sub(dropped)).unwrap_or(0);
-        let kept = u32::MAX.checked_shl(dropped).unwrap_or(0);
-        let fine = magnitude.wrapping_add(carry_in) & kept;
-        // Where the hidden bit is dropped as well, all that is left is a fraction of the smallest subnormal.
-        let significand = magnitude << 8 | 1 << 31;
-        let fraction = significand
-            .checked_shr(dropped.wrapping_sub(24))
-            .unwrap_or(0);
-        let coarse = if fraction > !amount {
-            self.min_subnormal.to_bits()
-        } else {
-            0
-        };
+        let dropped = (self.unit_field - exponent_field).max(self.least_dropped) as u32;
         if dropped > MANTISSA_BITS {
-            coarse
-        } else {
-            fine
+            // The hidden bit is dropped as well, and all that is left is a fraction of the smallest subnormal.
+            let significand = magnitude << 8 | 1 << 31;
+            let fraction = significand
+                .checked_shr(dropped.wrapping_sub(24))
+                .unwrap_or(0);
+            return if fraction > !amount {
+                self.min_subnormal.to_bits()
+            } else {
+                0
+            };
         }
+        let carry_in = amount.wrapping_shr(32u32.wrapping_sub(dropped));
+        magnitude.wrapping_add(carry_in) & u32::MAX.wrapping_shl(dropped)
     }
 
-    /// What a value past the largest one becomes. Nearest rounding takes infinity and finite values to the same.
+    /// What a value past the largest one becomes. Only rounding towards zero does not take infinity and finite values to the same.
     #[inline(always)]
     fn past<const ROUNDING: u8>(&self, magnitude: u32, finite: u32, infinite: u32) -> u32 {
-        if ROUNDING == BY_AMOUNT && magnitude != INFINITY {
+        if ROUNDING == DIRECTED && magnitude != INFINITY {
             finite
         } else {
             infinite

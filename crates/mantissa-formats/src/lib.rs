@@ -38,7 +38,7 @@
 //! Specification 1.0 (E8M0, E2M3, E3M2, E2M1); Noune et al. 2022, arXiv 2206.02915 (the `fnuz` formats); Salmon et al. 2011
 //! (Philox). The golden tables in `golden/` come from ml_dtypes and gfloat.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod block_loop;
 pub mod codec;
@@ -47,7 +47,10 @@ mod kernel;
 mod level;
 mod parse;
 mod pass;
+mod prefetch;
 mod random;
+#[cfg(target_arch = "x86_64")]
+mod random_avx512;
 mod rounding;
 mod scales;
 mod slice;

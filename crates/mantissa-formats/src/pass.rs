@@ -1,6 +1,7 @@
 //! Where the elements of a pass come from and what becomes of them, a block at a time.
 
 use crate::kernel::Grid;
+use crate::prefetch;
 use crate::random::BLOCK;
 use crate::scales::Scales;
 
@@ -45,6 +46,7 @@ impl Pass for InPlace<'_> {
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
+        prefetch::ahead(self.0, at, BLOCK);
         let (block, _) = self.0[at..at + BLOCK].as_chunks_mut::<BLOCK>();
         for (x, amount) in block[0].iter_mut().zip(amounts) {
             *x = grid.round::<ROUNDING, SHAPE>(*x, *amount);
@@ -113,6 +115,7 @@ impl<const SCALED: bool, const BACK: bool> Pass for ToValues<'_, SCALED, BACK> {
         if SCALED {
             self.scales.advance(BLOCK);
         }
+        prefetch::ahead(self.src, at, BLOCK);
         let (src, _) = self.src[at..at + BLOCK].as_chunks();
         let (out, _) = self.out[at..at + BLOCK].as_chunks_mut();
         let scales = self.scales.block();
@@ -211,6 +214,7 @@ impl<C: Code, const SCALED: bool> Pass for ToCodes<'_, C, SCALED> {
         if SCALED {
             self.scales.advance(BLOCK);
         }
+        prefetch::ahead(self.src, at, BLOCK);
         let (src, _) = self.src[at..at + BLOCK].as_chunks();
         let (dst, _) = self.dst[at..at + BLOCK].as_chunks_mut();
         let scales = self.scales.block();

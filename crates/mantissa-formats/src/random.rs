@@ -8,15 +8,17 @@ use pulp::{Simd, WithSimd};
 use crate::SimdLevel;
 
 /// Multipliers of the two halves of the counter (Salmon et al. 2011, table 2 and Random123's `philox.h`).
-const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
 /// What the key grows by each round: the golden ratio and the square root of three less one, as 32-bit fractions.
-const KEY_STEPS: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
-const ROUNDS: usize = 7;
+pub(crate) const KEY_STEPS: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
+pub(crate) const ROUNDS: usize = 7;
 
 /// Counters drawn side by side, so that a vector unit of up to 512 bits needs no transposition.
 pub(crate) const LANES: usize = 16;
 /// Elements served by one counter of every lane, at four words each.
 pub(crate) const BLOCK: usize = 4 * LANES;
+/// Blocks drawn together, so that one's multiplications wait while the other's run.
+pub(crate) const PAIR: usize = 2;
 
 /// A stream of random bits, 32 for each element index. Copying it is free and reading it changes nothing, so any thread may ask
 /// for any element in any order.
@@ -58,6 +60,20 @@ impl RandomBits {
             start,
             out,
         });
+    }
+
+    /// The random bits of the elements of two blocks that follow each other. To be inlined into code that is compiled for a vector
+    /// unit.
+    #[inline(always)]
+    pub(crate) fn two_blocks<S: Simd>(&self, simd: S, block: u64) -> [[u32; BLOCK]; PAIR] {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(&v4) = (&simd as &dyn std::any::Any).downcast_ref::<pulp::x86::V4>() {
+            let first = |block: u64| self.counter(block.wrapping_mul(LANES as u64));
+            let counters = [first(block), first(block.wrapping_add(1))];
+            return crate::random_avx512::two_blocks(v4, counters, self.key());
+        }
+        let _ = simd;
+        [self.block(block), self.block(block.wrapping_add(1))]
     }
 
     /// The random bits of the elements of one block. To be inlined into code that is compiled for a vector unit.
@@ -108,20 +124,21 @@ impl WithSimd for Fill<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let mut at = 0;
         while at < self.out.len() {
             let index = self.start.wrapping_add(at as u64);
             let within = (index % BLOCK as u64) as usize;
-            let bits = self.random.block(index / BLOCK as u64);
+            let block = index / BLOCK as u64;
             let rest = &mut self.out[at..];
             if within == 0
-                && let Some(out) = rest.first_chunk_mut()
+                && let Some(out) = rest.first_chunk_mut::<{ PAIR * BLOCK }>()
             {
-                *out = bits;
-                at += BLOCK;
+                *out = pulp::bytemuck::cast(self.random.two_blocks(simd, block));
+                at += PAIR * BLOCK;
             } else {
                 let count = (BLOCK - within).min(rest.len());
+                let bits = self.random.block(block);
                 rest[..count].copy_from_slice(&bits[within..within + count]);
                 at += count;
             }

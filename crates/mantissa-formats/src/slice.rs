@@ -2,7 +2,7 @@
 
 use crate::block_loop::{Amounts, Coding, Decoding};
 use crate::kernel::{
-    BY_AMOUNT, FULL_RANGE, Grid, NARROW, NEAREST, SIGNED_NUMBERS_ONLY, TWOS_COMPLEMENT,
+    DIRECTED, FULL_RANGE, Grid, NARROW, NEAREST, SIGNED_NUMBERS_ONLY, STOCHASTIC, TWOS_COMPLEMENT,
 };
 use crate::pass::{Code, InPlace, Pass, ToCodes, ToValues};
 use crate::scales::Scales;
@@ -278,14 +278,20 @@ impl Rounder {
         let Some(grid) = &self.grid else {
             return self.run_by_reference(random, start, pass);
         };
+        let amount = match self.rounding {
+            Rounding::NearestAway => 1 << 31,
+            _ => 0,
+        };
+        let amounts = Amounts {
+            amount,
+            random,
+            start,
+        };
         match self.rounding {
-            Rounding::Nearest => self.run_loop::<NEAREST>(grid, Amounts::Constant(0), pass),
-            Rounding::Stochastic => {
-                self.run_loop::<BY_AMOUNT>(grid, Amounts::Random(random, start), pass);
-            }
-            Rounding::TowardZero => self.run_loop::<BY_AMOUNT>(grid, Amounts::Constant(0), pass),
-            Rounding::NearestAway => {
-                self.run_loop::<BY_AMOUNT>(grid, Amounts::Constant(1 << 31), pass);
+            Rounding::Nearest => self.run_loop::<NEAREST>(grid, amounts, pass),
+            Rounding::Stochastic => self.run_loop::<STOCHASTIC>(grid, amounts, pass),
+            Rounding::TowardZero | Rounding::NearestAway => {
+                self.run_loop::<DIRECTED>(grid, amounts, pass);
             }
         }
     }
