@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::math::{clamp, normal, sigmoid, tanh};
+use crate::math::{SIGMOID_END, clamp, normal, sigmoid, sigmoid_and_slope, tanh};
 use crate::rows::{PIECE, count_rows, rows_per_piece, rows_per_sum, sum_over_blocks};
 use crate::vector::dispatch;
 
@@ -212,11 +212,12 @@ impl Function for GeluTanh {
 
     #[inline(always)]
     fn slope(x: f32) -> f32 {
-        let x = clamp(x, 15.0);
+        // Beyond, the slope is 0 or 1, and e⁻ᵘ infinite.
+        let x = clamp(x, 10.0);
         let square = x * x;
-        let s = sigmoid(TANH_SLOPE * (x + TANH_CUBE * (square * x)));
+        let (s, slope) = sigmoid_and_slope(TANH_SLOPE * (x + TANH_CUBE * (square * x)));
         let inner = TANH_SLOPE * (1.0 + 3.0 * TANH_CUBE * square);
-        s + x * (s * (1.0 - s)) * inner
+        s + x * slope * inner
     }
 }
 
@@ -250,8 +251,9 @@ impl Function for Silu {
 
     #[inline(always)]
     fn slope(x: f32) -> f32 {
-        let s = sigmoid(x);
-        s + clamp(x, 100.0) * (s * (1.0 - s))
+        let x = clamp(x, SIGMOID_END);
+        let (s, slope) = sigmoid_and_slope(x);
+        s + x * slope
     }
 }
 
@@ -280,7 +282,6 @@ impl Function for Sigmoid {
 
     #[inline(always)]
     fn slope(x: f32) -> f32 {
-        let s = sigmoid(x);
-        s * (1.0 - s)
+        sigmoid_and_slope(clamp(x, SIGMOID_END)).1
     }
 }

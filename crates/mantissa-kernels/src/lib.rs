@@ -10,6 +10,8 @@ pub mod activation;
 pub mod attention;
 pub mod dropout;
 pub mod embedding;
+#[cfg(test)]
+mod every_unit;
 mod heads;
 pub mod loss;
 mod math;

@@ -104,6 +104,18 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Where the sigmoid's slope has left the normal numbers; that of 88.8 could not be computed.
+pub(crate) const SIGMOID_END: f32 = 87.0;
+
+/// The sigmoid and its slope, for |x| up to [`SIGMOID_END`].
+#[inline(always)]
+pub(crate) fn sigmoid_and_slope(x: f32) -> (f32, f32) {
+    let e = exp(-x);
+    let s = 1.0 / (1.0 + e);
+    // e s is 1 - s without the cancellation.
+    (s, s * (e * s))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,11 +167,11 @@ pub(crate) mod tests {
         pub(crate) fn run<O: WithSimd>(self, op: O) -> O::Output {
             use pulp::Simd;
             match self {
-                Self::Scalar => pulp::Scalar::new().vectorize(op),
+                Self::Scalar => Simd::vectorize(pulp::Scalar::new(), op),
                 #[cfg(target_arch = "x86_64")]
-                Self::V3(unit) => unit.vectorize(op),
+                Self::V3(unit) => Simd::vectorize(unit, op),
                 #[cfg(target_arch = "x86_64")]
-                Self::V4(unit) => unit.vectorize(op),
+                Self::V4(unit) => Simd::vectorize(unit, op),
             }
         }
     }
