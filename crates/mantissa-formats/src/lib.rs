@@ -59,6 +59,8 @@ pub use codec::{decode, encode, round};
 pub use format::{Format, Specials};
 pub use level::SimdLevel;
 pub use parse::UnknownName;
+#[doc(hidden)]
+pub use prefetch::ahead as prefetch_ahead;
 pub use random::RandomBits;
 pub use rounding::{Overflow, Rounding};
 pub use slice::Rounder;

@@ -30,13 +30,39 @@ pub(crate) trait Pass {
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32);
 }
 
-/// Values that are replaced.
-pub(crate) struct InPlace<'a>(pub(crate) &'a mut [f32]);
+/// Values that are replaced, with `SCALED` divided by a scale first and multiplied by it in the end.
+pub(crate) struct InPlace<'a, const SCALED: bool> {
+    values: &'a mut [f32],
+    scales: Scales<'a>,
+}
 
-impl Pass for InPlace<'_> {
+impl<'a, const SCALED: bool> InPlace<'a, SCALED> {
+    pub(crate) fn new(values: &'a mut [f32], scales: Scales<'a>) -> Self {
+        Self { values, scales }
+    }
+
+    #[inline(always)]
+    fn block<const ROUNDING: u8, const SHAPE: u8>(
+        grid: &Grid,
+        values: &mut [f32; BLOCK],
+        scales: &[f32; BLOCK],
+        amounts: &[u32; BLOCK],
+    ) {
+        for i in 0..BLOCK {
+            let x = values[i];
+            values[i] = if SCALED {
+                grid.round::<ROUNDING, SHAPE>(x / scales[i], amounts[i]) * scales[i]
+            } else {
+                grid.round::<ROUNDING, SHAPE>(x, amounts[i])
+            };
+        }
+    }
+}
+
+impl<const SCALED: bool> Pass for InPlace<'_, SCALED> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.0.len()
+        self.values.len()
     }
 
     #[inline(always)]
@@ -46,11 +72,12 @@ impl Pass for InPlace<'_> {
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
-        prefetch::ahead(self.0, at, BLOCK);
-        let (block, _) = self.0[at..at + BLOCK].as_chunks_mut::<BLOCK>();
-        for (x, amount) in block[0].iter_mut().zip(amounts) {
-            *x = grid.round::<ROUNDING, SHAPE>(*x, *amount);
+        if SCALED {
+            self.scales.advance(BLOCK);
         }
+        prefetch::ahead(self.values, at, BLOCK);
+        let (block, _) = self.values[at..at + BLOCK].as_chunks_mut();
+        Self::block::<ROUNDING, SHAPE>(grid, &mut block[0], self.scales.block(), amounts);
     }
 
     #[inline(always)]
@@ -61,13 +88,19 @@ impl Pass for InPlace<'_> {
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
-        let mut padded = padded(&self.0[at..at + count]);
-        InPlace(&mut padded).whole::<ROUNDING, SHAPE>(grid, 0, amounts);
-        self.0[at..at + count].copy_from_slice(&padded[..count]);
+        if SCALED {
+            self.scales.advance(count);
+        }
+        let values = &mut self.values[at..at + count];
+        let mut padded = padded(values);
+        Self::block::<ROUNDING, SHAPE>(grid, &mut padded, self.scales.block(), amounts);
+        values.copy_from_slice(&padded[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
-        self.0[i] = decode(encode(self.0[i]));
+        self.scales.advance(1);
+        let scale = self.scales.block()[0];
+        self.values[i] = decode(encode(self.values[i] / scale)) * scale;
     }
 }
 

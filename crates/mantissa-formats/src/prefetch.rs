@@ -8,7 +8,7 @@ const LINE: usize = 64;
 
 /// Asks for what follows some way behind the `count` elements from `at` on. A hint: nothing is read, and any place will do.
 #[inline(always)]
-pub(crate) fn ahead<T>(elements: &[T], at: usize, count: usize) {
+pub fn ahead<T>(elements: &[T], at: usize, count: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

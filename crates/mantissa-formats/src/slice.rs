@@ -54,7 +54,24 @@ impl Rounder {
 
     /// Replaces every value by the one it is rounded to.
     pub fn round(&self, random: RandomBits, start: u64, values: &mut [f32]) {
-        self.run(random, start, InPlace(values));
+        self.run(random, start, InPlace::<false>::new(values, Scales::none()));
+    }
+
+    /// Replaces every value by what it is rounded to after a division by its scale, times that scale: `values[i]` is divided
+    /// by `scales[i / run]`.
+    ///
+    /// # Panics
+    /// If there are fewer scales than runs.
+    pub fn round_runs_in_place(
+        &self,
+        random: RandomBits,
+        start: u64,
+        values: &mut [f32],
+        scales: &[f32],
+        run: usize,
+    ) {
+        let scales = Scales::new(scales, run, values.len());
+        self.run(random, start, InPlace::<true>::new(values, scales));
     }
 
     /// Writes what `src[i] / scale` is rounded to; a scale of 1 skips the division.
