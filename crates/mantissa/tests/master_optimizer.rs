@@ -1,6 +1,7 @@
 //! The updates of `MasterOptimizer`: against Burn's own optimizers, where they happen, and what records keep of them.
 
 use std::any::type_name;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Module, Param};
@@ -203,6 +204,30 @@ fn a_clone_of_the_model_keeps_its_values() {
     train(&mut network, &mut optimizer, &mut LossScaler::None, 1..3);
     assert_eq!(kept.bits(), before);
     assert_ne!(network.bits(), before);
+}
+
+#[test]
+fn a_state_of_another_size_is_noticed_before_anything_changes() {
+    let step = |model: &mut Param<Tensor<1>>, optimizer: &mut MasterOptimizer| {
+        let gradients = LossScaler::None.scale(model.val().sum()).backward();
+        let _ = optimizer.step(1e-2, model, gradients, &mut LossScaler::None);
+    };
+    let mut optimizer = MasterOptimizer::new(AdamWConfig::new());
+    let mut small = Param::from_tensor(tensor([6], 1));
+    step(&mut small, &mut optimizer);
+    let mut large = Param::initialized(small.id, tensor::<1>([7], 1).require_grad());
+    let before = large.val().into_data();
+    let panic = catch_unwind(AssertUnwindSafe(|| step(&mut large, &mut optimizer)));
+    let message = panic.expect_err("the states do not fit");
+    let message = message.downcast::<String>().unwrap();
+    assert!(message.contains("is not of its 7 elements"), "{message}");
+    assert_eq!(large.val().into_data(), before);
+}
+
+#[test]
+#[should_panic(expected = "the epsilon of Adam is positive, not 0")]
+fn settings_are_checked_when_the_optimizer_is_made() {
+    MasterOptimizer::new(AdamWConfig::new().with_epsilon(0.0));
 }
 
 /// The same parameter twice.

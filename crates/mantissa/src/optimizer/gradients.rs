@@ -56,6 +56,13 @@ impl ScannedGradients {
         named.collect()
     }
 
+    /// The parameters that have a gradient, with their numbers of elements.
+    pub(super) fn lengths(&self) -> impl Iterator<Item = (ParamId, usize)> {
+        self.data
+            .iter()
+            .map(|(&id, data)| (id, data.num_elements()))
+    }
+
     /// Whether the parameter has a gradient.
     pub(super) fn contain(&self, id: ParamId) -> bool {
         self.data.contains_key(&id)

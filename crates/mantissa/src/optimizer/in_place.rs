@@ -18,7 +18,7 @@ use super::state::{ParameterState, States};
 /// One step of `rule` for every parameter of `model` that has a gradient.
 ///
 /// # Panics
-/// If a state is not of its parameter's length.
+/// If a state is not of its parameter's length; before anything changes.
 pub(super) fn update<M: Module>(
     rule: &Rule,
     states: &mut States,
@@ -27,6 +27,13 @@ pub(super) fn update<M: Module>(
     model: &mut M,
     gradients: ScannedGradients,
 ) {
+    for (id, len) in gradients.lengths() {
+        let fits = |state: &ParameterState| state.buffers.iter().all(|buffer| buffer.len() == len);
+        assert!(
+            states.get(&id).is_none_or(fits),
+            "the optimizer's state of parameter {id} is not of its {len} elements: load the records of one checkpoint"
+        );
+    }
     let mut emptier = Emptier {
         gradients: &gradients,
         tensors: HashMap::new(),
@@ -111,10 +118,6 @@ impl Updater<'_> {
         let len = parameters.len();
         let fresh = || ParameterState::new(self.rule, len);
         let state = self.states.entry(id).or_insert_with(fresh);
-        assert!(
-            state.buffers.iter().all(|buffer| buffer.len() == len),
-            "the optimizer's state of parameter {id} is not of its {len} elements: load the records of one checkpoint"
-        );
         self.rule.update(
             self.learning_rate,
             self.gradient_factor,

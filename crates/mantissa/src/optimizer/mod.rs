@@ -56,6 +56,7 @@ enum Kind {
 
 impl Update {
     fn fused(rule: Rule) -> Self {
+        rule.check();
         Self(Kind::Fused {
             rule,
             states: States::new(),
@@ -91,6 +92,9 @@ impl MasterOptimizer {
     /// An optimizer that updates by `update`: the configuration of one of this crate's rules, or one of Burn's
     /// optimizers. Gradient clipping belongs to [`with_max_norm`](Self::with_max_norm): Burn's own would clip tensor by
     /// tensor.
+    ///
+    /// # Panics
+    /// If a beta is outside `0.0..1.0` or an epsilon is not positive, when the configuration is converted.
     pub fn new(update: impl Into<Update>) -> Self {
         Self {
             update: update.into(),
@@ -115,8 +119,8 @@ impl MasterOptimizer {
     /// as they are if a gradient is not finite. Then moves `scaler`. Parameters without a gradient stay as they are.
     ///
     /// # Panics
-    /// If a parameter with a gradient is not f32, if the optimizer's record was loaded but not the model's, or if a
-    /// configured beta is outside `0.0..1.0` or epsilon is not positive.
+    /// If a parameter with a gradient is not f32, or of another size than when the optimizer's record was saved. The
+    /// model is then as it was.
     pub fn step<M: Module>(
         &mut self,
         learning_rate: LearningRate,

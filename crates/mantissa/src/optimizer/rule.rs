@@ -100,6 +100,11 @@ impl Rule {
         }
     }
 
+    /// Panics on settings that no step can be taken with.
+    pub(super) fn check(&self) {
+        self.adam(0.0, 1);
+    }
+
     /// Takes a parameter's next step. `state` has the rule's buffers, as long as the parameter.
     pub(super) fn update(
         &self,
@@ -111,39 +116,45 @@ impl Rule {
     ) {
         state.steps += 1;
         let step = state.steps;
-        let adam = |betas, epsilon, decay| Adam::new(betas, epsilon, decay, learning_rate, step);
-        let penalty =
-            |decay: &Option<WeightDecayConfig>| decay.as_ref().map_or(0.0, |of| of.penalty);
-        match (self, state.buffers.as_mut_slice()) {
-            (Self::AdamW(config), [first, second]) => adam(
+        let buffers = state.buffers.as_mut_slice();
+        if let Some(adam) = self.adam(learning_rate, step)
+            && let [first, second] = buffers
+        {
+            adam.update(gradient_factor, gradients, parameters, first, second);
+        } else if let Self::Sgd(config) = self {
+            let momentum = config.momentum.as_ref().map(|of| Momentum {
+                momentum: of.momentum,
+                dampening: of.dampening,
+                nesterov: of.nesterov,
+            });
+            let velocity = buffers.first_mut().map_or(&mut [][..], |velocity| velocity);
+            Sgd::new(penalty(&config.weight_decay), momentum, learning_rate, step).update(
+                gradient_factor,
+                gradients,
+                parameters,
+                velocity,
+            );
+        }
+    }
+
+    fn adam(&self, learning_rate: f64, step: u64) -> Option<Adam> {
+        let (betas, epsilon, decay) = match self {
+            Self::AdamW(config) => (
                 [config.beta_1, config.beta_2],
                 config.epsilon,
                 WeightDecay::Decoupled(config.weight_decay),
-            )
-            .update(gradient_factor, gradients, parameters, first, second),
-            (Self::Adam(config), [first, second]) => adam(
+            ),
+            Self::Adam(config) => (
                 [config.beta_1, config.beta_2],
                 config.epsilon,
                 WeightDecay::L2(penalty(&config.weight_decay)),
-            )
-            .update(gradient_factor, gradients, parameters, first, second),
-            (Self::Sgd(config), buffers) => {
-                let momentum = config.momentum.as_ref().map(|of| Momentum {
-                    momentum: of.momentum,
-                    dampening: of.dampening,
-                    nesterov: of.nesterov,
-                });
-                let velocity = buffers.first_mut().map_or(&mut [][..], |velocity| velocity);
-                Sgd::new(penalty(&config.weight_decay), momentum, learning_rate, step).update(
-                    gradient_factor,
-                    gradients,
-                    parameters,
-                    velocity,
-                );
-            }
-            (rule, buffers) => {
-                unreachable!("{} with {} buffers", rule.name(), buffers.len())
-            }
-        }
+            ),
+            Self::Sgd(_) => return None,
+        };
+        Some(Adam::new(betas, epsilon, decay, learning_rate, step))
     }
+}
+
+fn penalty(decay: &Option<WeightDecayConfig>) -> f32 {
+    decay.as_ref().map_or(0.0, |decay| decay.penalty)
 }
