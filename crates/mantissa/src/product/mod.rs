@@ -4,6 +4,7 @@
 //! A tensor whose numerics agree in the two passes that read it is quantized once, for the first, and kept as codes of
 //! one byte where one scale serves them all.
 
+mod encoding;
 mod measure;
 mod passes;
 
@@ -44,7 +45,10 @@ pub(crate) fn site_product<const D: usize>(
         .is_profiled()
         .then(|| (site.clone(), lhs.clone(), rhs.clone()));
     let output = if site.is_burns() {
-        debug_assert!(bias.is_none(), "Burn's linear layers add their bias themselves");
+        debug_assert!(
+            bias.is_none(),
+            "Burn's linear layers add their bias themselves"
+        );
         lhs.matmul(rhs)
     } else {
         let (lhs, rhs) = broadcast_batches(lhs, rhs);

@@ -1,10 +1,13 @@
 //! The three passes of a product.
 
+use std::sync::Arc;
+
 use burn::backend::flex::FlexTensor;
 use mantissa_kernels::reduce::column_sums;
 use mantissa_plan::{Pass, Role};
-use mantissa_quant::{Encoded, Factor, Numerics, OperandReport, encode, fake_quantize, product};
+use mantissa_quant::{Encoded, Factor, Numerics, OperandReport, fake_quantize, product};
 
+use super::encoding;
 use crate::buffer::Buffer;
 use crate::flex_tensor::{Axis, View, contiguous, elements, outer_axes, positive, shape};
 use crate::operation::{Gradient, Outcome};
@@ -96,7 +99,7 @@ enum Values {
     /// To be quantized by each pass.
     Unquantized(FlexTensor),
     /// Quantized for all passes, in the order of the tensor's own rows.
-    Encoded(Encoded),
+    Encoded(Arc<Encoded>),
 }
 
 impl Tensor {
@@ -114,10 +117,7 @@ impl Tensor {
         let numerics = |pass| *site_numerics(site, pass, role);
         let agree = again.is_some_and(|again| numerics(first) == numerics(again));
         let encoded = agree
-            .then(|| {
-                let view = View::new(&tensor, Axis::Row);
-                encode(&view.operand(), &numerics(first), site.random(first, role))
-            })
+            .then(|| encoding::of(&tensor, &numerics(first), site.random(first, role)))
             .flatten();
         if let Some(encoded) = &encoded {
             report(site, first, role, encoded.report());
