@@ -69,7 +69,7 @@ impl Tensors {
         }
     }
 
-    /// Prints the median times of an operation and of its limit, in turns.
+    /// Prints the best times of an operation and of its limit, in turns.
     fn report(&mut self, name: &str, operation: fn(&mut Self), limit: fn(&mut Self)) {
         let name = format!("{name} {}", self.width);
         let mut arguments = std::env::args().skip(1).filter(|x| x != "--bench");
@@ -79,21 +79,16 @@ impl Tensors {
         {
             return;
         }
-        let mut times = [vec![], vec![]];
-        for round in 0..ROUNDS + 2 {
-            for (times, work) in times.iter_mut().zip([operation, limit]) {
+        let mut best = [f64::INFINITY; 2];
+        for _ in 0..ROUNDS {
+            for (best, work) in best.iter_mut().zip([operation, limit]) {
                 self.grad.copy_from_slice(&self.fresh);
                 let begin = Instant::now();
                 work(self);
-                if round >= 2 {
-                    times.push(begin.elapsed().as_secs_f64() * 1e6);
-                }
+                *best = best.min(begin.elapsed().as_secs_f64() * 1e6);
             }
         }
-        let [time, limit] = times.map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            times[times.len() / 2]
-        });
+        let [time, limit] = best;
         println!("{name:<30} {time:>8.1} {limit:>8.1}  {:>5.2}", limit / time);
     }
 }

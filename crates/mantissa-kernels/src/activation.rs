@@ -3,7 +3,8 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::math::{SIGMOID_END, clamp, normal, sigmoid, sigmoid_and_slope, tanh};
+use crate::math::{SIGMOID_END, clamp, normal, normal_exponent, sigmoid, sigmoid_and_slope, tanh};
+use crate::powers::Powers;
 use crate::rows::{PIECE, count_rows, rows_per_piece, rows_per_sum, sum_over_blocks};
 use crate::vector::dispatch;
 
@@ -89,25 +90,57 @@ impl Activation {
     }
 }
 
-/// A function of one element, and its derivative.
-trait Function {
-    fn value(x: f32) -> f32;
-    fn slope(x: f32) -> f32;
+/// An activation of one element and its derivative, given the exponential of `exponent(x)`.
+trait Curve {
+    /// Whether there is an exponential at all.
+    const EXPONENTIAL: bool = true;
+    /// The slope of larger inputs is that of this one: nearer infinity the parts of some slopes have no product.
+    const SLOPE_END: f32;
+
+    fn exponent(x: f32) -> f32;
+    fn value(x: f32, power: f32) -> f32;
+    fn slope(x: f32, power: f32) -> f32;
 }
 
-/// A loop over elements with some function.
+/// `out = curve(x)`.
+#[inline(always)]
+fn values<C: Curve>(powers: &mut Powers, x: &[f32], out: &mut [f32]) {
+    if C::EXPONENTIAL {
+        powers.map(x, out, C::exponent, C::value);
+    } else {
+        for (x, out) in x.iter().zip(out) {
+            *out = C::value(*x, 0.0);
+        }
+    }
+}
+
+/// `grad = grad · slope(x)`.
+#[inline(always)]
+fn slopes<C: Curve>(powers: &mut Powers, x: &[f32], grad: &mut [f32]) {
+    if C::EXPONENTIAL {
+        let exponent = |x| C::exponent(clamp(x, C::SLOPE_END));
+        let slope = |x, power| C::slope(clamp(x, C::SLOPE_END), power);
+        powers.multiply(x, grad, exponent, slope);
+    } else {
+        for (x, grad) in x.iter().zip(grad) {
+            *grad *= C::slope(*x, 0.0);
+        }
+    }
+}
+
+/// A loop over elements with some activation.
 trait Loop {
-    fn run<F: Function>(self);
+    fn run<C: Curve>(self);
 }
 
-struct With<L, F>(L, F);
+struct With<L, C>(L, C);
 
-impl<L: Loop, F: Function> WithSimd for With<L, F> {
+impl<L: Loop, C: Curve> WithSimd for With<L, C> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        self.0.run::<F>();
+        self.0.run::<C>();
     }
 }
 
@@ -118,10 +151,8 @@ struct Forward<'a> {
 
 impl Loop for Forward<'_> {
     #[inline(always)]
-    fn run<F: Function>(self) {
-        for (out, x) in self.out.iter_mut().zip(self.x) {
-            *out = F::value(*x);
-        }
+    fn run<C: Curve>(self) {
+        values::<C>(&mut Powers::new(), self.x, self.out);
     }
 }
 
@@ -132,10 +163,8 @@ struct Backward<'a> {
 
 impl Loop for Backward<'_> {
     #[inline(always)]
-    fn run<F: Function>(self) {
-        for (grad, x) in self.grad.iter_mut().zip(self.x) {
-            *grad *= F::slope(*x);
-        }
+    fn run<C: Curve>(self) {
+        slopes::<C>(&mut Powers::new(), self.x, self.grad);
     }
 }
 
@@ -147,15 +176,15 @@ struct BiasForward<'a> {
 
 impl Loop for BiasForward<'_> {
     #[inline(always)]
-    fn run<F: Function>(self) {
+    fn run<C: Curve>(self) {
         let width = self.bias.len();
+        let mut powers = Powers::new();
         let rows = self.x.chunks_exact_mut(width);
         for (x, out) in rows.zip(self.out.chunks_exact_mut(width)) {
-            for ((x, out), bias) in x.iter_mut().zip(out).zip(self.bias) {
-                let sum = *x + bias;
-                *x = sum;
-                *out = F::value(sum);
+            for (x, bias) in x.iter_mut().zip(self.bias) {
+                *x += bias;
             }
+            values::<C>(&mut powers, x, out);
         }
     }
 }
@@ -168,14 +197,14 @@ struct BiasBackward<'a> {
 
 impl Loop for BiasBackward<'_> {
     #[inline(always)]
-    fn run<F: Function>(self) {
+    fn run<C: Curve>(self) {
         let width = self.sums.len();
+        let mut powers = Powers::new();
         let rows = self.x.chunks_exact(width);
         for (x, grad) in rows.zip(self.grad.chunks_exact_mut(width)) {
-            for ((x, grad), sum) in x.iter().zip(grad).zip(self.sums.iter_mut()) {
-                let product = *grad * F::slope(*x);
-                *grad = product;
-                *sum += product;
+            slopes::<C>(&mut powers, x, grad);
+            for (sum, grad) in self.sums.iter_mut().zip(grad) {
+                *sum += *grad;
             }
         }
     }
@@ -183,17 +212,23 @@ impl Loop for BiasBackward<'_> {
 
 struct Gelu;
 
-impl Function for Gelu {
+impl Curve for Gelu {
+    const SLOPE_END: f32 = 15.0;
+
     #[inline(always)]
-    fn value(x: f32) -> f32 {
-        x * normal(x).0
+    fn exponent(x: f32) -> f32 {
+        normal_exponent(x)
     }
 
     #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        let (cumulative, density) = normal(x);
-        // Far out the density is 0, and must not meet an infinity.
-        cumulative + clamp(x, 15.0) * density
+    fn value(x: f32, power: f32) -> f32 {
+        x * normal(x, power).0
+    }
+
+    #[inline(always)]
+    fn slope(x: f32, power: f32) -> f32 {
+        let (cumulative, density) = normal(x, power);
+        cumulative + x * density
     }
 }
 
@@ -203,34 +238,45 @@ struct GeluTanh;
 const TANH_SLOPE: f32 = 1.595_769_1;
 const TANH_CUBE: f32 = 0.044_715;
 
-impl Function for GeluTanh {
+impl Curve for GeluTanh {
+    const SLOPE_END: f32 = 10.0;
+
+    /// -2u, for `(1 + tanh(u)) / 2 = σ(2u)`, without the cancellation.
     #[inline(always)]
-    fn value(x: f32) -> f32 {
-        // (1 + tanh(u)) / 2 = σ(2u), without the cancellation.
-        x * sigmoid(TANH_SLOPE * (x + TANH_CUBE * (x * x * x)))
+    fn exponent(x: f32) -> f32 {
+        -TANH_SLOPE * (x + TANH_CUBE * (x * x * x))
     }
 
     #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        // Beyond, the slope is 0 or 1, and e⁻ᵘ infinite.
-        let x = clamp(x, 10.0);
-        let square = x * x;
-        let (s, slope) = sigmoid_and_slope(TANH_SLOPE * (x + TANH_CUBE * (square * x)));
-        let inner = TANH_SLOPE * (1.0 + 3.0 * TANH_CUBE * square);
-        s + x * slope * inner
+    fn value(x: f32, power: f32) -> f32 {
+        x * sigmoid(power)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32, power: f32) -> f32 {
+        let (s, slope) = sigmoid_and_slope(power);
+        s + x * slope * (TANH_SLOPE + 3.0 * TANH_CUBE * TANH_SLOPE * (x * x))
     }
 }
 
 struct Relu;
 
-impl Function for Relu {
+impl Curve for Relu {
+    const EXPONENTIAL: bool = false;
+    const SLOPE_END: f32 = f32::INFINITY;
+
     #[inline(always)]
-    fn value(x: f32) -> f32 {
+    fn exponent(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn value(x: f32, _: f32) -> f32 {
         if x < 0.0 { 0.0 } else { x }
     }
 
     #[inline(always)]
-    fn slope(x: f32) -> f32 {
+    fn slope(x: f32, _: f32) -> f32 {
         if x <= 0.0 {
             0.0
         } else if x > 0.0 {
@@ -243,45 +289,65 @@ impl Function for Relu {
 
 struct Silu;
 
-impl Function for Silu {
+impl Curve for Silu {
+    const SLOPE_END: f32 = SIGMOID_END;
+
     #[inline(always)]
-    fn value(x: f32) -> f32 {
-        x * sigmoid(x)
+    fn exponent(x: f32) -> f32 {
+        -x
     }
 
     #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        let x = clamp(x, SIGMOID_END);
-        let (s, slope) = sigmoid_and_slope(x);
+    fn value(x: f32, power: f32) -> f32 {
+        x * sigmoid(power)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32, power: f32) -> f32 {
+        let (s, slope) = sigmoid_and_slope(power);
         s + x * slope
     }
 }
 
 struct Tanh;
 
-impl Function for Tanh {
+impl Curve for Tanh {
+    const SLOPE_END: f32 = SIGMOID_END;
+
     #[inline(always)]
-    fn value(x: f32) -> f32 {
-        tanh(x)
+    fn exponent(x: f32) -> f32 {
+        2.0 * x.abs()
     }
 
     #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        let y = tanh(x);
+    fn value(x: f32, power: f32) -> f32 {
+        tanh(x, power)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32, power: f32) -> f32 {
+        let y = tanh(x, power);
         1.0 - y * y
     }
 }
 
 struct Sigmoid;
 
-impl Function for Sigmoid {
+impl Curve for Sigmoid {
+    const SLOPE_END: f32 = SIGMOID_END;
+
     #[inline(always)]
-    fn value(x: f32) -> f32 {
-        sigmoid(x)
+    fn exponent(x: f32) -> f32 {
+        -x
     }
 
     #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        sigmoid_and_slope(clamp(x, SIGMOID_END)).1
+    fn value(_: f32, power: f32) -> f32 {
+        sigmoid(power)
+    }
+
+    #[inline(always)]
+    fn slope(_: f32, power: f32) -> f32 {
+        sigmoid_and_slope(power).1
     }
 }

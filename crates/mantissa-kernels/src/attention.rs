@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::heads::{Heads, Matrix, multiply};
-use crate::math::exp;
+use crate::powers::Powers;
 use crate::scratch::with_scratch;
 use crate::softmax::{Mask, SoftmaxRows, clear_masked, fill_masked};
 use crate::vector::{dispatch, dot};
@@ -294,15 +294,14 @@ impl WithSimd for BackwardRows<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let rows = self.scores.chunks_exact_mut(self.columns);
         let rows = rows.zip(self.grads.chunks_exact_mut(self.columns));
+        let mut powers = Powers::new();
         for (index, ((row, grad), log_sum_exp)) in rows.zip(self.log_sum_exp).enumerate() {
             let masked = self
                 .mask
                 .map(|mask| (mask.row(self.first + index, self.columns), mask.value));
             match masked {
                 None => {
-                    for x in row.iter_mut() {
-                        *x = exp(*x * self.scale - log_sum_exp);
-                    }
+                    powers.exp_of_difference(row, self.scale, *log_sum_exp);
                 }
                 Some((masked, value)) if value.is_finite() && all_masked(masked) => {
                     // Exactly: the logarithm has few digits left beside so large a number.
@@ -310,9 +309,7 @@ impl WithSimd for BackwardRows<'_> {
                 }
                 Some((masked, value)) => {
                     fill_masked(row, self.scale, masked, value);
-                    for x in row.iter_mut() {
-                        *x = exp(*x - log_sum_exp);
-                    }
+                    powers.exp_of_difference(row, 1.0, *log_sum_exp);
                 }
             }
             // SAFETY: `Heads` checked that the rows of each head lie in their tensors, which nobody writes to.

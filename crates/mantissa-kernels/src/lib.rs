@@ -17,6 +17,7 @@ pub mod loss;
 mod math;
 pub mod norm;
 pub mod optimizer;
+mod powers;
 pub mod reduce;
 mod rows;
 mod scratch;

@@ -4,8 +4,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::exp;
+use crate::powers::Powers;
 use crate::rows::rows_per_piece;
-use crate::vector::{dispatch, larger, reduce, sum};
+use crate::vector::{dispatch, largest, sum};
 
 /// The mean over rows of the cross-entropy between softmax(logits) and the row's target, in nats. `log_sum_exp` receives a number
 /// for each row that [`cross_entropy_backward`] needs.
@@ -109,9 +110,12 @@ impl WithSimd for LogSumExp<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
+        let mut powers = Powers::new();
         for (row, out) in self.logits.chunks_exact(self.classes).zip(self.log_sum_exp) {
-            let largest = reduce(row, f32::NEG_INFINITY, |x| x, larger);
-            *out = largest + sum(row, |x| exp(x - largest)).ln();
+            let largest = largest(row);
+            let mut total = 0.0;
+            powers.for_each_part(row, |x| x - largest, |powers| total += sum(powers, |x| x));
+            *out = largest + total.ln();
         }
     }
 }
@@ -132,11 +136,11 @@ impl WithSimd for Backward<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let rows = self.grad_logits.chunks_exact_mut(self.classes);
         let rows = rows.zip(self.logits.chunks_exact(self.classes));
+        let mut powers = Powers::new();
         let numbers = self.targets.iter().zip(self.log_sum_exp);
         for ((grad, logits), (target, log_sum_exp)) in rows.zip(numbers) {
-            for (grad, x) in grad.iter_mut().zip(logits) {
-                *grad = self.factor * exp(x - log_sum_exp);
-            }
+            let exponent = |x| x - log_sum_exp;
+            powers.map(logits, grad, exponent, |_, power| self.factor * power);
             let target = *target as usize;
             // Where the probability is near 1, the difference to 1 is what counts.
             grad[target] = self.factor * (exp(logits[target] - log_sum_exp) - 1.0);

@@ -1,4 +1,5 @@
-//! The transcendental functions, without branches, so that a loop over them becomes vector code.
+//! The transcendental functions, without branches, so that a loop over them becomes vector code. All begin with an exponential,
+//! which comes in two stages; [`Powers`](crate::powers::Powers) says why.
 //!
 //! `fits/fit.py` makes the coefficients, except those of [`tanh`]. The functions of `rten-vecmath` (the well-kept crate for this)
 //! use fused multiply-add where the processor has it, so that their bits depend on the vector unit, and give no Φ with its density
@@ -66,59 +67,87 @@ pub(crate) fn clamp(x: f32, most: f32) -> f32 {
     at_most(at_least(x, -most), most)
 }
 
-/// e to the `x`, within 2 ulp; 0 where it would not be a normal number.
+/// The first stage of an exponential: what remains of `x` after a power of two, and half that power.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn reduce_exponent(x: f32) -> (f32, f32) {
     let x = at_most(at_least(x, EXP_LEAST), EXP_MOST);
     let rounded = x * std::f32::consts::LOG2_E + ROUNDER;
     let n = rounded - ROUNDER;
     let r = (x - n * LN_2[0]) - n * LN_2[1];
-    let doubled = (r * r * polynomial(EXP, r) + (r + r)) + 2.0;
-    // Half of 2ⁿ: 2¹²⁸ itself would be infinite while the result is not. NaN stays, whatever it is multiplied by.
-    doubled * f32::from_bits(rounded.to_bits() << 23)
+    // Half of 2ⁿ: 2¹²⁸ itself would be infinite while the result is not. Of NaN it is something, which `r` makes NaN again.
+    (r, f32::from_bits(rounded.to_bits() << 23))
+}
+
+/// The second stage of an exponential, which is within 2 ulp, and 0 where it would not be a normal number.
+#[inline(always)]
+pub(crate) fn exp_of_reduced(r: f32, scale: f32) -> f32 {
+    (r * r * polynomial(EXP, r) + (r + r) + 2.0) * scale
+}
+
+/// e to the `x`.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    let (r, scale) = reduce_exponent(x);
+    exp_of_reduced(r, scale)
+}
+
+/// What [`normal`] needs the exponential of.
+#[inline(always)]
+pub(crate) fn normal_exponent(x: f32) -> f32 {
+    let a = at_most(x.abs(), TAIL_END);
+    -0.5 * a * a
 }
 
 /// Φ(x), the cumulative distribution function of the normal distribution, and its density.
 #[inline(always)]
-pub(crate) fn normal(x: f32) -> (f32, f32) {
+pub(crate) fn normal(x: f32, bell: f32) -> (f32, f32) {
     let a = at_most(x.abs(), TAIL_END);
-    let bell = exp(-0.5 * a * a);
     let tail = bell * polynomial(TAIL_P, a) / polynomial(TAIL_Q, a);
     let cumulative = if x > 0.0 { 1.0 - tail } else { tail };
     (cumulative, DENSITY * bell)
 }
 
-/// The hyperbolic tangent.
+/// The hyperbolic tangent, from `power`, the exponential of 2 |x|.
 #[inline(always)]
-pub(crate) fn tanh(x: f32) -> f32 {
-    let a = x.abs();
+pub(crate) fn tanh(x: f32, power: f32) -> f32 {
     let square = x * x;
     let near = x + x * square * polynomial(TANH, square);
-    let far = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
-    if a < 0.625 { near } else { far.copysign(x) }
+    let far = 1.0 - 2.0 / (power + 1.0);
+    if x.abs() < 0.625 {
+        near
+    } else {
+        far.copysign(x)
+    }
 }
 
-/// `1 / (1 + e⁻ˣ)`.
+/// `1 / (1 + e⁻ˣ)`, from the exponential of -x.
 #[inline(always)]
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub(crate) fn sigmoid(power: f32) -> f32 {
+    1.0 / (1.0 + power)
 }
 
-/// Where the sigmoid's slope has left the normal numbers; that of 88.8 could not be computed.
+/// Where the sigmoid's slope has left the normal numbers; that of -88.8 could not be computed.
 pub(crate) const SIGMOID_END: f32 = 87.0;
 
-/// The sigmoid and its slope, for |x| up to [`SIGMOID_END`].
+/// The sigmoid and its slope, from the exponential of -x, for |x| up to [`SIGMOID_END`].
 #[inline(always)]
-pub(crate) fn sigmoid_and_slope(x: f32) -> (f32, f32) {
-    let e = exp(-x);
-    let s = 1.0 / (1.0 + e);
-    // e s is 1 - s without the cancellation.
-    (s, s * (e * s))
+pub(crate) fn sigmoid_and_slope(power: f32) -> (f32, f32) {
+    let s = sigmoid(power);
+    // e⁻ˣ s is 1 - s without the cancellation.
+    (s, s * (power * s))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn whole_normal(x: f32) -> (f32, f32) {
+        normal(x, exp(normal_exponent(x)))
+    }
+
+    fn whole_tanh(x: f32) -> f32 {
+        tanh(x, exp(2.0 * x.abs()))
+    }
 
     /// Every 97th f32 (a prime, so that all mantissas are met) in `low..high`, of both signs where the range has them.
     fn sweep(low: f32, high: f32) -> impl Iterator<Item = f32> {
@@ -183,7 +212,7 @@ mod tests {
         for i in -20_000..=20_000 {
             let x = i as f32 * 6.5e-4;
             let exact = normal_reference(f64::from(x));
-            let (cumulative, density) = normal(x);
+            let (cumulative, density) = whole_normal(x);
             let error = (f64::from(cumulative) - exact).abs();
             absolute = absolute.max(error);
             if x > -6.0 {
@@ -195,31 +224,31 @@ mod tests {
         println!("normal: {absolute:.1e} absolute, {relative:.1e} relative above -6");
         assert!(absolute <= f64::from(f32::EPSILON), "{absolute:e}");
         assert!(relative <= 2e-6, "{relative:e}");
-        assert_eq!(normal(f32::INFINITY), (1.0, 0.0));
-        assert_eq!(normal(f32::NEG_INFINITY), (0.0, 0.0));
-        let (cumulative, density) = normal(f32::NAN);
+        assert_eq!(whole_normal(f32::INFINITY), (1.0, 0.0));
+        assert_eq!(whole_normal(f32::NEG_INFINITY), (0.0, 0.0));
+        let (cumulative, density) = whole_normal(f32::NAN);
         assert!(cumulative.is_nan() && density.is_nan());
     }
 
     #[test]
     fn tanh_within_three_ulps() {
         let worst = sweep(f32::NEG_INFINITY, f32::INFINITY)
-            .map(|x| ulps(tanh(x), f64::from(x).tanh()))
+            .map(|x| ulps(whole_tanh(x), f64::from(x).tanh()))
             .fold(0.0, f64::max);
         println!("tanh: {worst:.2} ulp");
         assert!(worst <= 3.0, "{worst}");
-        assert!(tanh(f32::NAN).is_nan());
-        assert_eq!(tanh(f32::NEG_INFINITY), -1.0);
+        assert!(whole_tanh(f32::NAN).is_nan());
+        assert_eq!(whole_tanh(f32::NEG_INFINITY), -1.0);
     }
 
     #[test]
     fn sigmoid_within_three_ulps() {
         let worst = sweep(-86.0, f32::INFINITY)
-            .map(|x| ulps(sigmoid(x), 1.0 / (1.0 + (-f64::from(x)).exp())))
+            .map(|x| ulps(sigmoid(exp(-x)), 1.0 / (1.0 + (-f64::from(x)).exp())))
             .fold(0.0, f64::max);
         println!("sigmoid: {worst:.2} ulp");
         assert!(worst <= 3.0, "{worst}");
-        assert_eq!(sigmoid(f32::NEG_INFINITY), 0.0);
-        assert!(sigmoid(f32::NAN).is_nan());
+        assert_eq!(sigmoid(exp(f32::INFINITY)), 0.0);
+        assert!(sigmoid(exp(f32::NAN)).is_nan());
     }
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::rows::{count_rows, rows_per_piece, rows_per_sum, sum_over_blocks};
 use crate::scratch::with_scratch;
-use crate::vector::{LANES, dispatch, fold_lanes, sum};
+use crate::vector::{dispatch, sum, sum_pairs};
 
 /// What the backward of a row's normalization needs to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -106,6 +106,9 @@ pub fn layer_norm_backward(
     });
 }
 
+/// Rows that go through each stage together, so that the end of one row's sum does not keep the next row waiting.
+const GROUP: usize = 4;
+
 struct Forward<'a> {
     x: &'a [f32],
     gamma: &'a [f32],
@@ -121,26 +124,38 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let width = self.gamma.len();
-        let rows = self.x.chunks_exact(width).zip(self.moments);
-        for ((x, moments), out) in rows.zip(self.out.chunks_exact_mut(width)) {
-            let mean = sum(x, |x| x) / width as f32;
-            // From the differences, for the difference of two large sums would be lost in rounding.
-            let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
-            let inverse_deviation = 1.0 / (variance + self.epsilon).sqrt();
-            *moments = RowMoments {
-                mean,
-                inverse_deviation,
-            };
-            let row = out.iter_mut().zip(x).zip(self.gamma);
-            match self.beta {
-                Some(beta) => {
-                    for (((out, x), gamma), beta) in row.zip(beta) {
-                        *out = (x - mean) * inverse_deviation * gamma + beta;
+        let groups = self
+            .x
+            .chunks(GROUP * width)
+            .zip(self.moments.chunks_mut(GROUP));
+        for ((x, moments), out) in groups.zip(self.out.chunks_mut(GROUP * width)) {
+            let share = 1.0 / width as f32;
+            for (x, moments) in x.chunks_exact(width).zip(&mut *moments) {
+                moments.mean = share * sum(x, |x| x);
+            }
+            for (x, moments) in x.chunks_exact(width).zip(&mut *moments) {
+                // From the differences, for the difference of two large sums would be lost in rounding.
+                let mean = moments.mean;
+                let variance = share * sum(x, |x| (x - mean) * (x - mean));
+                moments.inverse_deviation = 1.0 / (variance + self.epsilon).sqrt();
+            }
+            let rows = x.chunks_exact(width).zip(out.chunks_exact_mut(width));
+            for ((x, out), moments) in rows.zip(moments) {
+                let RowMoments {
+                    mean,
+                    inverse_deviation,
+                } = *moments;
+                let row = out.iter_mut().zip(x).zip(self.gamma);
+                match self.beta {
+                    Some(beta) => {
+                        for (((out, x), gamma), beta) in row.zip(beta) {
+                            *out = (x - mean) * inverse_deviation * gamma + beta;
+                        }
                     }
-                }
-                None => {
-                    for ((out, x), gamma) in row {
-                        *out = (x - mean) * inverse_deviation * gamma;
+                    None => {
+                        for ((out, x), gamma) in row {
+                            *out = (x - mean) * inverse_deviation * gamma;
+                        }
                     }
                 }
             }
@@ -164,37 +179,40 @@ impl WithSimd for Backward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let width = self.gamma.len();
-        let scale = 1.0 / width as f32;
-        let rows = self.x.chunks_exact(width).zip(self.moments);
-        for ((x, moments), grad) in rows.zip(self.grad.chunks_exact_mut(width)) {
-            let RowMoments {
-                mean,
-                inverse_deviation,
-            } = *moments;
-            let mut sums = [[0.0; LANES]; 2];
-            let mut lanes = |i: usize, len: usize| {
-                let (x, grad, gamma) = (&x[i..][..len], &grad[i..][..len], &self.gamma[i..][..len]);
-                let grad_gamma = &mut self.grad_gamma[i..][..len];
-                let grad_beta = &mut self.grad_beta[i..][..len];
-                for j in 0..len {
-                    let normal = (x[j] - mean) * inverse_deviation;
-                    let scaled = grad[j] * gamma[j];
-                    sums[0][j] += scaled;
-                    sums[1][j] += scaled * normal;
-                    grad_gamma[j] += grad[j] * normal;
-                    grad_beta[j] += grad[j];
+        let share = 1.0 / width as f32;
+        let groups = self.x.chunks(GROUP * width).zip(self.moments.chunks(GROUP));
+        for ((x, moments), grad) in groups.zip(self.grad.chunks_mut(GROUP * width)) {
+            let mut means = [[0.0; 2]; GROUP];
+            let rows = x.chunks_exact(width).zip(grad.chunks_exact_mut(width));
+            for (((x, grad), moments), means) in rows.zip(moments).zip(&mut means) {
+                let RowMoments {
+                    mean,
+                    inverse_deviation,
+                } = *moments;
+                let columns = self.grad_gamma.iter_mut().zip(self.grad_beta.iter_mut());
+                for ((((by_gamma, by_beta), x), grad), gamma) in
+                    columns.zip(x).zip(grad.iter_mut()).zip(self.gamma)
+                {
+                    *by_gamma += *grad * ((x - mean) * inverse_deviation);
+                    *by_beta += *grad;
+                    *grad *= gamma;
                 }
-            };
-            let whole = width / LANES * LANES;
-            for i in (0..whole).step_by(LANES) {
-                lanes(i, LANES);
+                *means = [
+                    share * sum(grad, |g| g),
+                    share * inverse_deviation * sum_pairs(grad, x, |g, x| g * (x - mean)),
+                ];
             }
-            lanes(whole, width - whole);
-            let add = |a, b| a + b;
-            let [mean_scaled, mean_product] = sums.map(|lanes| scale * fold_lanes(lanes, add));
-            for ((grad, x), gamma) in grad.iter_mut().zip(x).zip(self.gamma) {
-                let normal = (x - mean) * inverse_deviation;
-                *grad = inverse_deviation * (*grad * gamma - mean_scaled - normal * mean_product);
+            let rows = x.chunks_exact(width).zip(grad.chunks_exact_mut(width));
+            for (((x, grad), moments), means) in rows.zip(moments).zip(means) {
+                let RowMoments {
+                    mean,
+                    inverse_deviation,
+                } = *moments;
+                let [mean_scaled, mean_product] = means;
+                for (grad, x) in grad.iter_mut().zip(x) {
+                    let normal = (x - mean) * inverse_deviation;
+                    *grad = inverse_deviation * (*grad - mean_scaled - normal * mean_product);
+                }
             }
         }
     }

@@ -69,30 +69,70 @@ impl WithSimd for ScanPiece<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Scan {
-        let mut non_finite = [0u32; LANES];
-        let mut amax = [0u32; LANES];
-        let mut squares = [0f64; LANES];
-        let mut lanes = |chunk: &[f32]| {
-            for (i, x) in chunk.iter().enumerate() {
-                let magnitude = x.to_bits() & 0x7fff_ffff;
-                let finite = magnitude < 0x7f80_0000;
-                let kept = if finite { magnitude } else { 0 };
-                non_finite[i] += u32::from(!finite);
-                // Magnitudes are ordered as their bits.
-                amax[i] = amax[i].max(kept);
-                let kept = f64::from(f32::from_bits(kept));
-                squares[i] += kept * kept;
-            }
+        let mut sums = Sums {
+            non_finite: 0,
+            amax: [0; SIDE],
+            squares: [0.0; SIDE],
         };
-        let (chunks, rest) = self.0.as_chunks::<LANES>();
-        for chunk in chunks {
-            lanes(chunk);
+        let (blocks, rest) = self.0.as_chunks::<BLOCK>();
+        for block in blocks {
+            let before = sums;
+            sums.add_finite(block);
+            // Rarely: what came before, and the block again with care.
+            if fold_lanes(sums.amax, u32::max) >= INFINITE {
+                sums = before;
+                sums.add_any(block);
+            }
         }
-        lanes(rest);
+        sums.add_any(rest);
         Scan {
-            non_finite: fold_lanes(non_finite, |a, b| a + b).into(),
-            amax: f32::from_bits(fold_lanes(amax, u32::max)),
-            square_sum: fold_lanes(squares, |a, b| a + b),
+            non_finite: sums.non_finite,
+            amax: f32::from_bits(fold_lanes(sums.amax, u32::max)),
+            square_sum: fold_lanes(sums.squares, |a, b| a + b),
+        }
+    }
+}
+
+/// Elements between looks for infinities.
+const BLOCK: usize = 1024;
+/// Partial sums.
+const SIDE: usize = 2 * LANES;
+/// The bits of infinity. Magnitudes are ordered as their bits, and those of NaN are larger.
+const INFINITE: u32 = 0x7f80_0000;
+
+#[derive(Clone, Copy)]
+struct Sums {
+    non_finite: u64,
+    /// Magnitudes, as bits.
+    amax: [u32; SIDE],
+    squares: [f64; SIDE],
+}
+
+impl Sums {
+    /// Adds elements, of which nothing is right if one is not finite, except that `amax` shows it.
+    #[inline(always)]
+    fn add_finite(&mut self, block: &[f32; BLOCK]) {
+        let (mut amax, mut squares) = (self.amax, self.squares);
+        for chunk in block.as_chunks::<SIDE>().0 {
+            for ((amax, square), x) in amax.iter_mut().zip(&mut squares).zip(chunk) {
+                *amax = (*amax).max(x.abs().to_bits());
+                *square += f64::from(*x) * f64::from(*x);
+            }
+        }
+        (self.amax, self.squares) = (amax, squares);
+    }
+
+    /// Adds elements of any kind, in the same order.
+    #[inline(always)]
+    fn add_any(&mut self, x: &[f32]) {
+        for chunk in x.chunks(SIDE) {
+            for ((amax, square), x) in self.amax.iter_mut().zip(&mut self.squares).zip(chunk) {
+                let finite = x.abs().to_bits() < INFINITE;
+                let kept = if finite { x.abs() } else { 0.0 };
+                self.non_finite += u64::from(!finite);
+                *amax = (*amax).max(kept.to_bits());
+                *square += f64::from(kept) * f64::from(kept);
+            }
         }
     }
 }

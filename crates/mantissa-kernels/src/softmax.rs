@@ -3,9 +3,9 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::math::exp;
+use crate::powers::Powers;
 use crate::rows::{count_rows, rows_per_piece};
-use crate::vector::{dispatch, dot, larger, reduce_mut};
+use crate::vector::{dispatch, dot, largest, sum};
 
 /// Which scores are masked, for rows of scores numbered by batch, head and query, the query fastest.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +181,9 @@ fn backward(
         });
 }
 
+/// Rows that go through each stage together, so that the end of one row's sum does not keep the next row waiting.
+const GROUP: usize = 8;
+
 /// Softmax of some rows, the first of which has the number `first`.
 pub(crate) struct SoftmaxRows<'a> {
     pub(crate) scores: &'a mut [f32],
@@ -197,32 +200,41 @@ impl WithSimd for SoftmaxRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (index, row) in self.scores.chunks_exact_mut(self.columns).enumerate() {
-            let largest = match self.mask {
-                None => largest_scaled(row, self.scale),
-                Some(mask) => {
-                    let masked = mask.row(self.first + index, self.columns);
-                    fill_masked(row, self.scale, masked, mask.value);
-                    largest_scaled(row, 1.0)
-                }
-            };
-            // All scores are minus infinity (or NaN): a difference of infinities would be NaN.
-            let shift = if largest == f32::NEG_INFINITY {
-                0.0
-            } else {
-                largest
-            };
-            let exponential = |x: &mut f32| {
-                *x = exp(*x - shift);
-                *x
-            };
-            let sum = reduce_mut(row, 0.0, exponential, |a, b| a + b);
-            let inverse = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-            for x in row {
-                *x *= inverse;
+        let mut powers = Powers::new();
+        let columns = self.columns;
+        for (group, rows) in self.scores.chunks_mut(GROUP * columns).enumerate() {
+            let [mut shifts, mut sums] = [[0.0; GROUP]; 2];
+            for (index, (row, shift)) in rows.chunks_exact_mut(columns).zip(&mut shifts).enumerate()
+            {
+                match self.mask {
+                    None => row.iter_mut().for_each(|x| *x *= self.scale),
+                    Some(mask) => {
+                        let masked = mask.row(self.first + group * GROUP + index, columns);
+                        fill_masked(row, self.scale, masked, mask.value);
+                    }
+                };
+                let largest = largest(row);
+                // If all scores are minus infinity (or NaN), a difference of infinities would be NaN.
+                *shift = if largest == f32::NEG_INFINITY {
+                    0.0
+                } else {
+                    largest
+                };
+                row.iter_mut().for_each(|x| *x -= *shift);
             }
-            if let Some(log_sum_exp) = self.log_sum_exp.get_mut(index) {
-                *log_sum_exp = if sum == 0.0 {
+            powers.exp(rows);
+            for (row, total) in rows.chunks_exact(columns).zip(&mut sums) {
+                *total = sum(row, |x| x);
+            }
+            for (row, sum) in rows.chunks_exact_mut(columns).zip(&sums) {
+                let inverse = if *sum == 0.0 { 0.0 } else { 1.0 / sum };
+                for x in row {
+                    *x *= inverse;
+                }
+            }
+            let outputs = self.log_sum_exp.iter_mut().skip(group * GROUP);
+            for (log_sum_exp, (shift, sum)) in outputs.zip(shifts.iter().zip(&sums)) {
+                *log_sum_exp = if *sum == 0.0 {
                     f32::INFINITY
                 } else {
                     shift + sum.ln()
@@ -230,16 +242,6 @@ impl WithSimd for SoftmaxRows<'_> {
             }
         }
     }
-}
-
-/// Scales a row in place; the largest element.
-#[inline(always)]
-fn largest_scaled(row: &mut [f32], scale: f32) -> f32 {
-    let scaled = |x: &mut f32| {
-        *x *= scale;
-        *x
-    };
-    reduce_mut(row, f32::NEG_INFINITY, scaled, larger)
 }
 
 /// Scales the scores that are not masked, and replaces the others.

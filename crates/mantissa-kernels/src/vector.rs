@@ -23,8 +23,11 @@ pub(crate) fn dispatch<O: WithSimd>(op: O) -> O::Output {
 
 /// Combines the lanes as a tree.
 #[inline(always)]
-pub(crate) fn fold_lanes<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
-    let mut half = LANES / 2;
+pub(crate) fn fold_lanes<T: Copy, const N: usize>(
+    mut lanes: [T; N],
+    combine: impl Fn(T, T) -> T,
+) -> T {
+    let mut half = N / 2;
     while half > 0 {
         for i in 0..half {
             lanes[i] = combine(lanes[i], lanes[i + half]);
@@ -34,36 +37,8 @@ pub(crate) fn fold_lanes<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) 
     lanes[0]
 }
 
-/// Combines `term` of all elements of `row`, starting from `start`, the neutral element. `term` may change its element.
-#[inline(always)]
-pub(crate) fn reduce_mut(
-    row: &mut [f32],
-    start: f32,
-    term: impl Fn(&mut f32) -> f32,
-    combine: impl Fn(f32, f32) -> f32,
-) -> f32 {
-    let mut strands = [[start; LANES]; STRANDS];
-    let (blocks, rest) = row.as_chunks_mut::<{ STRANDS * LANES }>();
-    for block in blocks {
-        for (strand, chunk) in strands.iter_mut().zip(block.as_chunks_mut::<LANES>().0) {
-            for (lane, x) in strand.iter_mut().zip(chunk) {
-                *lane = combine(*lane, term(x));
-            }
-        }
-    }
-    let (chunks, rest) = rest.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in strands[0].iter_mut().zip(chunk) {
-            *lane = combine(*lane, term(x));
-        }
-    }
-    for (lane, x) in strands[1].iter_mut().zip(rest) {
-        *lane = combine(*lane, term(x));
-    }
-    fold_strands(strands, combine)
-}
-
-/// [`reduce_mut`] of a row that stays as it is.
+/// Combines `term` of all elements of `row`, starting from `start`, the neutral element. For cheap terms: LLVM does not vectorise
+/// long ones here.
 #[inline(always)]
 pub(crate) fn reduce(
     row: &[f32],
@@ -71,35 +46,19 @@ pub(crate) fn reduce(
     term: impl Fn(f32) -> f32,
     combine: impl Fn(f32, f32) -> f32,
 ) -> f32 {
-    let mut strands = [[start; LANES]; STRANDS];
+    let mut lanes = [start; STRANDS * LANES];
     let (blocks, rest) = row.as_chunks::<{ STRANDS * LANES }>();
     for block in blocks {
-        for (strand, chunk) in strands.iter_mut().zip(block.as_chunks::<LANES>().0) {
-            for (lane, x) in strand.iter_mut().zip(chunk) {
-                *lane = combine(*lane, term(*x));
-            }
-        }
-    }
-    let (chunks, rest) = rest.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, x) in strands[0].iter_mut().zip(chunk) {
+        for (lane, x) in lanes.iter_mut().zip(block) {
             *lane = combine(*lane, term(*x));
         }
     }
-    for (lane, x) in strands[1].iter_mut().zip(rest) {
+    // A copy, because the lanes above stay in registers only if nobody asks for one by its number.
+    let mut ends = lanes;
+    for (lane, x) in ends.iter_mut().zip(rest) {
         *lane = combine(*lane, term(*x));
     }
-    fold_strands(strands, combine)
-}
-
-#[inline(always)]
-fn fold_strands(strands: [[f32; LANES]; STRANDS], combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let [a, b, c, d] = strands;
-    let mut lanes = a;
-    for i in 0..LANES {
-        lanes[i] = combine(combine(a[i], b[i]), combine(c[i], d[i]));
-    }
-    fold_lanes(lanes, combine)
+    fold_lanes(ends, combine)
 }
 
 /// The sum of `term` of all elements of `row`.
@@ -108,27 +67,39 @@ pub(crate) fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     reduce(row, 0.0, term, |a, b| a + b)
 }
 
-/// The larger one; NaN is skipped.
+/// The largest element; NaN is skipped.
 #[inline(always)]
-pub(crate) fn larger(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
+pub(crate) fn largest(row: &[f32]) -> f32 {
+    reduce(
+        row,
+        f32::NEG_INFINITY,
+        |x| x,
+        |a, b| if b > a { b } else { a },
+    )
+}
+
+/// The sum of `term` of all pairs of elements of `a` and `b`.
+#[inline(always)]
+pub(crate) fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; STRANDS * LANES];
+    let (blocks, rest) = a.as_chunks::<{ STRANDS * LANES }>();
+    let (others, others_rest) = b.as_chunks::<{ STRANDS * LANES }>();
+    for (a, b) in blocks.iter().zip(others) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += term(*a, *b);
+        }
+    }
+    let mut ends = lanes;
+    for ((lane, a), b) in ends.iter_mut().zip(rest).zip(others_rest) {
+        *lane += term(*a, *b);
+    }
+    fold_lanes(ends, |a, b| a + b)
 }
 
 /// The sum of the products of `a`'s and `b`'s elements.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = a.as_chunks::<LANES>();
-    let (others, others_rest) = b.as_chunks::<LANES>();
-    for (a, b) in chunks.iter().zip(others) {
-        for i in 0..LANES {
-            lanes[i] += a[i] * b[i];
-        }
-    }
-    for (i, (a, b)) in rest.iter().zip(others_rest).enumerate() {
-        lanes[i] += a * b;
-    }
-    fold_lanes(lanes, |a, b| a + b)
+    sum_pairs(a, b, |a, b| a * b)
 }
 
 #[cfg(test)]
