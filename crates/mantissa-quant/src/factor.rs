@@ -49,6 +49,14 @@ impl<'a> Factor<'a> {
         Factor { source }
     }
 
+    /// How the elements are represented.
+    pub const fn numerics(&self) -> &Numerics {
+        match &self.source {
+            Source::Values { numerics, .. } => numerics,
+            Source::Codes { encoded, .. } => &encoded.numerics,
+        }
+    }
+
     /// Matrices in the batch.
     pub const fn batch(&self) -> usize {
         match &self.source {

@@ -46,11 +46,10 @@
 
 mod encoded;
 mod factor;
+mod gemm;
 mod grammar;
 mod granularity;
-mod integer;
 mod line;
-mod matmul;
 mod numerics;
 mod operand;
 mod panel;
@@ -66,6 +65,9 @@ pub use granularity::{Granularity, ParseGranularityError, ScaleLayout};
 pub use numerics::Numerics;
 pub use operand::{Operand, OperandError};
 pub use product::{OperandReport, ProductReport, product};
-pub use quantize::{Quantized, fake_quantize, quantize};
+pub use panel::amax;
+pub use quantize::{
+    Quantized, fake_quantize, fake_quantize_in_place, fake_quantize_into, quantize,
+};
 pub use scale::{ParseScaleKindError, Scale, ScaleKind};
 pub use store::{StoredTensor, quantize_rows};

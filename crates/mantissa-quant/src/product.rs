@@ -1,17 +1,17 @@
 //! Products of quantized operands.
 
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
 use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
 use rayon::prelude::*;
 
-use crate::encoded::Encoded;
 use crate::factor::{Factor, Source};
+use crate::gemm::{Job, Kernel, Reading, Scales, Side, Values, multiply};
 use crate::granularity::Granularity;
-use crate::integer::{Codes, multiply_exactly};
-use crate::line;
-use crate::matmul::{Matrices, multiply_batch};
 use crate::numerics::Numerics;
 use crate::operand::Operand;
-use crate::panel::{Order, Panel, quantize_panel};
+use crate::panel::{Order, scales};
 
 /// What quantization met in one operand.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct ProductReport {
 /// Values above this may leave the range of f32 when two of them are multiplied and summed, so such
 /// formats are scaled back before the product and not after it.
 const LARGEST_UNSCALED: f32 = (1u64 << 32) as f32;
+/// The deepest sum of products of two 8-bit codes that is exact in an i32, in whole cells.
+const EXACT_DEPTH: usize = (1 << 31) / (128 * 128) - 4;
 /// Elements of the result that one task scales.
 const TASK_ELEMENTS: usize = 1 << 14;
 
@@ -41,7 +43,8 @@ const TASK_ELEMENTS: usize = 1 << 14;
 /// row-major `[batch, lhs.outer, rhs.outer]` and overwritten. A batch of one matrix is paired with
 /// every matrix of the other operand.
 ///
-/// - Floating formats: products are exact and sums are in f32.
+/// - Floating formats: sums are in f32, each made of fused multiply-adds along the depth in blocks of
+///   256 that are added in order.
 /// - Scales of tensors and channels are multiplied into the result once, at the end. Scales of blocks
 ///   and tiles are multiplied into the elements before the product: exact for powers of two, one f32
 ///   rounding an element otherwise. The same holds for formats as wide in range as bf16, whose
@@ -50,16 +53,20 @@ const TASK_ELEMENTS: usize = 1 << 14;
 ///   once to f32 and then multiplied by the scales.
 /// - A NaN, and an infinity that does not saturate, makes every element that depends on it non-finite.
 /// - Two operands in fp32: a plain f32 product.
-///
 /// - A `bias` of one number for each column is added to every row at the end, with a rounding of its own.
-/// - [`Encoded`] factors give what their values would, bit for bit.
+/// - [`Encoded`](crate::Encoded) factors give what their values would, bit for bit.
 ///
-/// The result does not depend on the number of threads.
+/// The result depends neither on the number of threads nor on the machine's vector instructions.
 ///
 /// # Panics
 /// If an operand reaches outside its data, the operands differ in depth, their batches differ and
 /// neither is one, or `out` or `bias` has another length than the result or its rows.
-pub fn product(lhs: Factor, rhs: Factor, bias: Option<&[f32]>, out: &mut [f32]) -> ProductReport {
+pub fn product(
+    lhs: Factor,
+    rhs: Factor,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) -> ProductReport {
     assert_eq!(lhs.depth(), rhs.depth(), "the operands differ in depth");
     let batch = match (lhs.batch(), rhs.batch()) {
         (1, batch) | (batch, 1) => batch,
@@ -78,246 +85,285 @@ pub fn product(lhs: Factor, rhs: Factor, bias: Option<&[f32]>, out: &mut [f32]) 
         bias.is_none_or(|bias| bias.len() == columns),
         "the bias has another length than the result has columns"
     );
-    let (mut left_offsets, mut right_offsets) = (Vec::new(), Vec::new());
-    let left = Ready::new(&lhs, &mut left_offsets);
-    let right = Ready::new(&rhs, &mut right_offsets);
-    match (left.codes(), right.codes()) {
-        (Some(left), Some(right)) => multiply_exactly(&left, &right, lhs.depth(), out),
-        _ => multiply_batch(&left.matrices(), &right.matrices(), out),
+    let codes = lhs.has_codes() && rhs.has_codes();
+    let kernel = Kernel::best(codes);
+    multiply_on(kernel, lhs, rhs, bias, out)
+}
+
+fn multiply_on(
+    kernel: &Kernel,
+    lhs: Factor,
+    rhs: Factor,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) -> ProductReport {
+    let left = Scaled::new(&lhs);
+    let right = Scaled::new(&rhs);
+    let reading = |offset: bool| match kernel.codes {
+        true => Reading::Codes { offset },
+        false => Reading::Floats,
+    };
+    let left_side = left.side(&lhs, reading(kernel.offset));
+    let right_side = right.side(&rhs, reading(false));
+    let depth = lhs.depth();
+    // The product of two scales can leave the range of f32 where the scaled result does not.
+    let extreme = extreme(left.pending(), right.pending());
+    let deep = kernel.codes && depth > EXACT_DEPTH;
+    let later = extreme || deep;
+    let job = Job {
+        kernel,
+        left: &left_side,
+        right: &right_side,
+        row_scales: if later { &[1.0] } else { left.pending() },
+        column_scales: if later { &[1.0] } else { right.pending() },
+        bias: bias.filter(|_| !later),
+        depth: 0..depth,
+        raw: false,
+    };
+    if deep {
+        multiply_deep(&job, out);
+    } else {
+        multiply(&job, out);
     }
-    apply_scales(&left, &right, out);
-    if let Some(bias) = bias.filter(|bias| !bias.is_empty()) {
-        for row in out.chunks_mut(columns) {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
+    if later {
+        scale_exactly(left.pending(), right.pending(), &job, bias, out);
     }
+    poison(&left_side, &right_side, out);
     ProductReport {
-        lhs: left.report(),
-        rhs: right.report(),
+        lhs: left.report(left_side),
+        rhs: right.report(right_side),
     }
 }
 
-/// An operand ready to be multiplied.
-struct Ready<'a> {
-    operand: Operand<'a>,
-    numerics: Numerics,
-    /// The quantized elements; none in fp32, where the operand itself is read.
-    panel: Option<Panel>,
-    /// Scales that the result is still to be multiplied by.
-    pending: Pending,
+impl Factor<'_> {
+    /// Whether its elements are integers under scales that can wait for the end of a product.
+    fn has_codes(&self) -> bool {
+        let numerics = self.numerics();
+        let waits = matches!(
+            numerics.granularity,
+            Granularity::Unscaled | Granularity::Tensor | Granularity::Channel
+        );
+        numerics.format.is_integer() && waits
+    }
 }
 
-/// Which scales are not in the panel's elements yet.
-#[derive(Copy, Clone, PartialEq, Eq)]
-enum Pending {
-    None,
-    Tensor,
-    Channel,
+/// A factor and its scales.
+struct Scaled<'a> {
+    factor: &'a Factor<'a>,
+    scales: Vec<f32>,
+    degenerate_groups: u64,
+    /// Elements known to be not finite.
+    non_finite: u64,
+    /// Whether all elements are known to be finite.
+    finite: bool,
+    /// Whether the scales are multiplied into the result, and not into the elements.
+    pending: bool,
 }
 
-impl<'a> Ready<'a> {
-    fn new(factor: &Factor<'a>, offsets: &'a mut Vec<usize>) -> Self {
-        match factor.source {
+impl<'a> Scaled<'a> {
+    fn new(factor: &'a Factor<'a>) -> Self {
+        let numerics = factor.numerics();
+        let pending = matches!(
+            numerics.granularity,
+            Granularity::Tensor | Granularity::Channel
+        ) && numerics.format.max_finite() <= LARGEST_UNSCALED;
+        let mut scaled = Scaled {
+            factor,
+            scales: vec![1.0],
+            degenerate_groups: 0,
+            non_finite: 0,
+            finite: false,
+            pending,
+        };
+        match &factor.source {
+            Source::Values {
+                operand, numerics, ..
+            } => {
+                operand.assert_inside();
+                if numerics.granularity.is_scaled() {
+                    let layout = numerics.granularity.layout(operand.outer, operand.depth);
+                    (scaled.scales, scaled.degenerate_groups, scaled.finite) =
+                        scales(operand, numerics, layout);
+                }
+            }
+            Source::Codes { encoded, .. } => {
+                scaled.scales = vec![encoded.scale];
+                scaled.degenerate_groups = encoded.report.degenerate_groups;
+                scaled.non_finite = encoded.report.non_finite;
+            }
+        }
+        scaled
+    }
+
+    /// The scales that the result is to be multiplied by.
+    fn pending(&self) -> &[f32] {
+        if self.pending { &self.scales } else { &[1.0] }
+    }
+
+    fn side(&'a self, factor: &'a Factor<'a>, reading: Reading) -> Side<'a> {
+        let (order, values) = match &factor.source {
+            Source::Values {
+                operand, numerics, ..
+            } if numerics.is_fp32() => (Order::of(operand), Values::Plain(operand)),
             Source::Values {
                 operand,
                 numerics,
                 random,
-            } => Ready::values(operand, numerics, random),
+            } => {
+                let order = match numerics.rounding {
+                    Rounding::Stochastic => Order::OuterMajor,
+                    _ => Order::of(operand),
+                };
+                (order, self.rounded(operand, numerics, *random))
+            }
             Source::Codes {
                 encoded,
                 transposed,
             } => {
-                offsets.resize(encoded.batch, 0);
-                Ready::codes_of(encoded, transposed, factor, offsets)
+                let order = match transposed {
+                    false => Order::OuterMajor,
+                    true => Order::DepthMajor,
+                };
+                let format = encoded.numerics.format;
+                let values = Values::Codes {
+                    codes: &encoded.codes,
+                    rounder: Rounder::new(format, Rounding::Nearest, Overflow::Special),
+                    scale: if self.pending { 1.0 } else { encoded.scale },
+                };
+                (order, values)
             }
-        }
-    }
-
-    fn codes_of(
-        encoded: &Encoded,
-        transposed: bool,
-        factor: &Factor<'a>,
-        offsets: &'a [usize],
-    ) -> Self {
-        let numerics = encoded.numerics;
-        let rounder = Rounder::new(numerics.format, Rounding::Nearest, Overflow::Special);
-        let mut values = vec![0.0; encoded.codes.len()];
-        rounder.decode_u8(&encoded.codes, &mut values);
-        let pending = Ready::pending_of(&numerics);
-        if pending == Pending::None && encoded.scale != 1.0 {
-            values.iter_mut().for_each(|x| *x *= encoded.scale);
-        }
-        let panel = Panel {
-            values,
-            order: if transposed {
-                Order::DepthMajor
-            } else {
-                Order::OuterMajor
-            },
-            scales: vec![encoded.scale],
-            layout: numerics.granularity.layout(factor.outer(), factor.depth()),
-            non_finite: encoded.report.non_finite,
-            degenerate_groups: encoded.report.degenerate_groups,
         };
-        let operand = Operand {
-            data: &[],
-            offsets,
+        Side {
+            values,
+            batch: factor.batch(),
             outer: factor.outer(),
             depth: factor.depth(),
-            outer_stride: 0,
-            depth_stride: 0,
-        };
-        Ready {
-            operand,
-            numerics,
-            panel: Some(panel),
-            pending,
+            order,
+            reading,
+            bits: factor.numerics().format.bits(),
+            non_finite: AtomicU64::new(self.non_finite),
+            poisoned: Mutex::default(),
         }
     }
 
-    fn pending_of(numerics: &Numerics) -> Pending {
-        match numerics.granularity {
-            _ if numerics.format.max_finite() > LARGEST_UNSCALED => Pending::None,
-            Granularity::Tensor => Pending::Tensor,
-            Granularity::Channel => Pending::Channel,
-            Granularity::Unscaled | Granularity::Block(_) | Granularity::Tile(..) => Pending::None,
-        }
-    }
-
-    fn values(operand: Operand<'a>, numerics: Numerics, random: RandomBits) -> Self {
-        if numerics.is_fp32() {
-            return Ready {
-                operand,
-                numerics,
-                panel: None,
-                pending: Pending::None,
-            };
-        }
-        let pending = Ready::pending_of(&numerics);
-        let order = match numerics.rounding {
-            Rounding::Stochastic => Order::OuterMajor,
-            Rounding::Nearest | Rounding::TowardZero | Rounding::NearestAway => Order::of(&operand),
-        };
-        let fold = pending == Pending::None;
-        let panel = quantize_panel(&operand, &numerics, random, order, fold);
-        Ready {
-            operand,
-            numerics,
-            panel: Some(panel),
-            pending,
-        }
-    }
-
-    fn matrices(&self) -> Matrices<'_> {
-        let Operand { outer, depth, .. } = self.operand;
-        match &self.panel {
-            None => Matrices::of(&self.operand),
-            Some(panel) => Matrices::contiguous(
-                &panel.values,
-                self.operand.batch(),
-                [outer, depth],
-                panel.order == Order::OuterMajor,
-            ),
-        }
-    }
-
-    /// The codes, if the elements are integers.
-    fn codes(&self) -> Option<Codes<'_>> {
-        let unscaled = self.numerics.granularity == Granularity::Unscaled;
-        let integers =
-            self.numerics.format.is_integer() && (self.pending != Pending::None || unscaled);
-        let panel = self.panel.as_ref().filter(|_| integers)?;
-        Some(Codes {
-            panel,
-            max: self.numerics.format.max_finite(),
-            matrices: self.matrices(),
-            outer: self.operand.outer,
-        })
-    }
-
-    /// The scales that the result's rows (or columns) of a matrix are to be multiplied by: one for
-    /// all, or one for each.
-    fn pending_scales(&self, matrix: usize) -> &[f32] {
-        let matrix = if self.operand.batch() == 1 { 0 } else { matrix };
-        match (&self.panel, self.pending) {
-            (Some(panel), Pending::Tensor) => &panel.scales,
-            (Some(panel), Pending::Channel) => {
-                &panel.scales[matrix * self.operand.outer..][..self.operand.outer]
+    fn rounded(
+        &'a self,
+        operand: &'a Operand<'a>,
+        numerics: &Numerics,
+        random: RandomBits,
+    ) -> Values<'a> {
+        let scales = match &self.scales[..] {
+            [scale] => Scales::One(*scale),
+            scales => {
+                let layout = numerics.granularity.layout(operand.outer, operand.depth);
+                Scales::Groups(scales, layout)
             }
-            _ => &[1.0],
+        };
+        Values::Rounded {
+            operand,
+            rounder: Rounder::new(numerics.format, numerics.rounding, numerics.overflow),
+            random,
+            scales,
+            fold: !self.pending,
+            finite: self.finite,
+            has_nan: numerics.format.has_nan(),
+            special: numerics.overflow == Overflow::Special,
         }
     }
 
-    fn report(&self) -> OperandReport {
-        self.panel
-            .as_ref()
-            .map_or(OperandReport::default(), |panel| OperandReport {
-                non_finite: panel.non_finite,
-                degenerate_groups: panel.degenerate_groups,
-            })
+    fn report(&self, side: Side) -> OperandReport {
+        OperandReport {
+            non_finite: side.non_finite.into_inner(),
+            degenerate_groups: self.degenerate_groups,
+        }
     }
 }
 
-/// Multiplies the result by the scales that its operands still owe.
-fn apply_scales(left: &Ready, right: &Ready, out: &mut [f32]) {
-    let (rows, columns) = (left.operand.outer, right.operand.outer);
-    if (left.pending, right.pending) == (Pending::None, Pending::None)
-        || out.is_empty()
-        || left.operand.depth == 0
-    {
+/// Whether a product of a left and a right scale may be subnormal or infinite.
+fn extreme(left: &[f32], right: &[f32]) -> bool {
+    let range = |scales: &[f32]| {
+        let ends = [f32::INFINITY, 0.0];
+        scales.iter().fold(ends, |[least, most], &scale| {
+            [least.min(scale), most.max(scale)]
+        })
+    };
+    let ([least, most], [other_least, other_most]) = (range(left), range(right));
+    let empty = left.is_empty() || right.is_empty();
+    !empty && !((least * other_least).is_normal() && (most * other_most).is_normal())
+}
+
+/// Sums of more integer products than an i32 holds: exact sums of pieces of the depth, added in i64.
+fn multiply_deep(job: &Job, out: &mut [f32]) {
+    let mut sums = vec![0i64; out.len()];
+    for start in (0..job.depth.end).step_by(EXACT_DEPTH) {
+        let piece = Job {
+            depth: start..job.depth.end.min(start + EXACT_DEPTH),
+            raw: true,
+            ..job.clone()
+        };
+        multiply(&piece, out);
+        for (sum, bits) in sums.iter_mut().zip(&*out) {
+            *sum += i64::from(bits.to_bits() as i32);
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = sum as f32;
+    }
+}
+
+/// Multiplies the result by its scales, whose product is taken in f64 where f32 cannot hold it, and
+/// adds the bias.
+fn scale_exactly(
+    left: &[f32],
+    right: &[f32],
+    job: &Job,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let (rows, columns) = (job.left.outer, job.right.outer);
+    if out.is_empty() || job.depth.is_empty() {
         return;
     }
-    let ranges: Vec<[f32; 2]> = (0..right.operand.batch())
-        .map(|matrix| range(right.pending_scales(matrix)))
-        .collect();
-    let scale_row = |row: usize, out: &mut [f32]| {
-        let matrix = row / rows;
-        let lefts = left.pending_scales(matrix);
-        let scale = *lefts.get(row % rows).unwrap_or(&lefts[0]);
-        let range = *ranges.get(matrix).unwrap_or(&ranges[0]);
-        scale_row(out, scale, right.pending_scales(matrix), range);
-    };
     let lines = (TASK_ELEMENTS / columns).max(1);
-    let task = |(task, out): (usize, &mut [f32])| {
-        for (row, out) in out.chunks_mut(columns).enumerate() {
-            scale_row(task * lines + row, out);
-        }
-    };
-    if out.len() <= 2 * TASK_ELEMENTS {
-        out.chunks_mut(lines * columns).enumerate().for_each(task);
-    } else {
-        out.par_chunks_mut(lines * columns)
-            .enumerate()
-            .for_each(task);
-    }
-}
-
-fn range(scales: &[f32]) -> [f32; 2] {
-    let ends = [f32::INFINITY, 0.0];
-    scales.iter().fold(ends, |[least, most], &scale| {
-        [least.min(scale), most.max(scale)]
-    })
-}
-
-/// Multiplies a row by `left` and by its columns' scales, or by the single one of `rights`, which lie
-/// in a range.
-fn scale_row(out: &mut [f32], left: f32, rights: &[f32], range: [f32; 2]) {
-    match rights {
-        // The product of two scales can leave the range of f32 where the scaled result does not.
-        _ if !range.iter().all(|right| (left * right).is_normal()) => {
+    let tasks = out.par_chunks_mut(lines * columns).enumerate();
+    tasks.for_each(|(task, out)| {
+        for (row, out) in (task * lines..).zip(out.chunks_mut(columns)) {
+            let (matrix, row) = (row / rows, row % rows);
+            let at = |scales: &[f32], batch: usize, len: usize, index: usize| match scales {
+                [scale] => *scale,
+                _ if batch == 1 => scales[index],
+                _ => scales[matrix * len + index],
+            };
+            let left = at(left, job.left.batch, rows, row);
             for (column, x) in out.iter_mut().enumerate() {
-                let right = *rights.get(column).unwrap_or(&rights[0]);
-                *x = (f64::from(*x) * (f64::from(left) * f64::from(right))) as f32;
+                let right = at(right, job.right.batch, columns, column);
+                *x = match left * right {
+                    scale if scale.is_normal() => *x * scale,
+                    _ => (f64::from(*x) * (f64::from(left) * f64::from(right))) as f32,
+                };
+                if let Some(bias) = bias {
+                    *x += bias[column];
+                }
             }
         }
-        [right] => {
-            let all = out.len();
-            line::multiply(out, &[left * right], all);
+    });
+}
+
+/// Makes NaN what depends on a NaN that codes could not hold.
+fn poison(left: &Side, right: &Side, out: &mut [f32]) {
+    let (rows, columns) = (left.outer, right.outer);
+    let of = |side: &Side| std::mem::take(&mut *side.poisoned.lock().expect("no thread panicked"));
+    let (lefts, rights) = (of(left), of(right));
+    if lefts.is_empty() && rights.is_empty() {
+        return;
+    }
+    for (matrix, out) in out.chunks_mut(rows * columns).enumerate() {
+        let here = |side: &Side, at: usize| side.batch == 1 || at == matrix;
+        for &[_, row] in lefts.iter().filter(|at| here(left, at[0])) {
+            out[row * columns..][..columns].fill(f32::NAN);
         }
-        _ => {
-            for (x, right) in out.iter_mut().zip(rights) {
-                *x *= left * right;
-            }
+        for &[_, column] in rights.iter().filter(|at| here(right, at[0])) {
+            out.iter_mut().skip(column).step_by(columns).for_each(|x| *x = f32::NAN);
         }
     }
 }
