@@ -44,13 +44,15 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
                 while within == 0 && len - at >= PAIR * BLOCK {
                     let block = self.random_block(at);
                     for amounts in self.amounts.random.two_blocks(simd, block) {
-                        self.pass.whole::<ROUNDING, SHAPE>(&grid, at, &amounts);
+                        self.pass
+                            .whole::<S, ROUNDING, SHAPE>(simd, &grid, at, &amounts);
                         at += BLOCK;
                     }
                 }
             } else {
                 while len - at >= BLOCK {
-                    self.pass.whole::<ROUNDING, SHAPE>(&grid, at, &amounts);
+                    self.pass
+                        .whole::<S, ROUNDING, SHAPE>(simd, &grid, at, &amounts);
                     at += BLOCK;
                 }
             }
@@ -63,7 +65,7 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
                 amounts[..count].copy_from_slice(&bits[within..within + count]);
             }
             self.pass
-                .part::<ROUNDING, SHAPE>(&grid, at, count, &amounts);
+                .part::<S, ROUNDING, SHAPE>(simd, &grid, at, count, &amounts);
             at += count;
         }
     }

@@ -1,5 +1,7 @@
 //! Where the elements of a pass come from and what becomes of them, a block at a time.
 
+use pulp::Simd;
+
 use crate::kernel::Grid;
 use crate::prefetch;
 use crate::random::BLOCK;
@@ -10,16 +12,18 @@ pub(crate) trait Pass {
     fn len(&self) -> usize;
 
     /// Codes a block from `at` on.
-    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+    fn whole<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         amounts: &[u32; BLOCK],
     );
 
     /// Codes `count` elements from `at` on, fewer than a block.
-    fn part<const ROUNDING: u8, const SHAPE: u8>(
+    fn part<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         count: usize,
@@ -45,13 +49,14 @@ impl<'a, const SCALED: bool> InPlace<'a, SCALED> {
     fn block<const ROUNDING: u8, const SHAPE: u8>(
         grid: &Grid,
         values: &mut [f32; BLOCK],
-        scales: &[f32; BLOCK],
+        scales: &Scales,
         amounts: &[u32; BLOCK],
     ) {
         for i in 0..BLOCK {
             let x = values[i];
             values[i] = if SCALED {
-                grid.round::<ROUNDING, SHAPE>(x / scales[i], amounts[i]) * scales[i]
+                let scale = scales.block()[i];
+                grid.round::<ROUNDING, SHAPE>(x / scale, amounts[i]) * scale
             } else {
                 grid.round::<ROUNDING, SHAPE>(x, amounts[i])
             };
@@ -66,39 +71,41 @@ impl<const SCALED: bool> Pass for InPlace<'_, SCALED> {
     }
 
     #[inline(always)]
-    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+    fn whole<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
         if SCALED {
-            self.scales.advance(BLOCK);
+            self.scales.advance(simd, BLOCK);
         }
         prefetch::ahead(self.values, at, BLOCK);
         let (block, _) = self.values[at..at + BLOCK].as_chunks_mut();
-        Self::block::<ROUNDING, SHAPE>(grid, &mut block[0], self.scales.block(), amounts);
+        Self::block::<ROUNDING, SHAPE>(grid, &mut block[0], &self.scales, amounts);
     }
 
     #[inline(always)]
-    fn part<const ROUNDING: u8, const SHAPE: u8>(
+    fn part<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
         if SCALED {
-            self.scales.advance(count);
+            self.scales.advance(simd, count);
         }
         let values = &mut self.values[at..at + count];
         let mut padded = padded(values);
-        Self::block::<ROUNDING, SHAPE>(grid, &mut padded, self.scales.block(), amounts);
+        Self::block::<ROUNDING, SHAPE>(grid, &mut padded, &self.scales, amounts);
         values.copy_from_slice(&padded[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
-        self.scales.advance(1);
+        self.scales.advance(pulp::Scalar::new(), 1);
         let scale = self.scales.block()[0];
         self.values[i] = decode(encode(self.values[i] / scale)) * scale;
     }
@@ -120,14 +127,15 @@ impl<'a, const SCALED: bool, const BACK: bool> ToValues<'a, SCALED, BACK> {
     fn block<const ROUNDING: u8, const SHAPE: u8>(
         grid: &Grid,
         src: &[f32; BLOCK],
-        scales: &[f32; BLOCK],
+        scales: &Scales,
         amounts: &[u32; BLOCK],
         out: &mut [f32; BLOCK],
     ) {
         for i in 0..BLOCK {
-            let x = if SCALED { src[i] / scales[i] } else { src[i] };
+            let scale = scales.block()[i];
+            let x = if SCALED { src[i] / scale } else { src[i] };
             let x = grid.round::<ROUNDING, SHAPE>(x, amounts[i]);
-            out[i] = if BACK { x * scales[i] } else { x };
+            out[i] = if BACK { x * scale } else { x };
         }
     }
 }
@@ -139,41 +147,42 @@ impl<const SCALED: bool, const BACK: bool> Pass for ToValues<'_, SCALED, BACK> {
     }
 
     #[inline(always)]
-    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+    fn whole<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
         if SCALED {
-            self.scales.advance(BLOCK);
+            self.scales.advance(simd, BLOCK);
         }
         prefetch::ahead(self.src, at, BLOCK);
         let (src, _) = self.src[at..at + BLOCK].as_chunks();
         let (out, _) = self.out[at..at + BLOCK].as_chunks_mut();
-        let scales = self.scales.block();
-        Self::block::<ROUNDING, SHAPE>(grid, &src[0], scales, amounts, &mut out[0]);
+        Self::block::<ROUNDING, SHAPE>(grid, &src[0], &self.scales, amounts, &mut out[0]);
     }
 
     #[inline(always)]
-    fn part<const ROUNDING: u8, const SHAPE: u8>(
+    fn part<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
         if SCALED {
-            self.scales.advance(count);
+            self.scales.advance(simd, count);
         }
         let src = padded(&self.src[at..at + count]);
         let mut out = [0.0; BLOCK];
-        Self::block::<ROUNDING, SHAPE>(grid, &src, self.scales.block(), amounts, &mut out);
+        Self::block::<ROUNDING, SHAPE>(grid, &src, &self.scales, amounts, &mut out);
         self.out[at..at + count].copy_from_slice(&out[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
-        self.scales.advance(1);
+        self.scales.advance(pulp::Scalar::new(), 1);
         let scale = self.scales.block()[0];
         let x = decode(encode(self.src[i] / scale));
         self.out[i] = if BACK { x * scale } else { x };
@@ -215,14 +224,18 @@ impl<'a, C: Code, const SCALED: bool> ToCodes<'a, C, SCALED> {
     fn block<const ROUNDING: u8, const SHAPE: u8>(
         grid: &Grid,
         src: &[f32; BLOCK],
-        scales: &[f32; BLOCK],
+        scales: &Scales,
         amounts: &[u32; BLOCK],
         out: &mut [C; BLOCK],
     ) {
         // All codes before the first is narrowed: the compiler vectorises either loop by itself better than both in one.
         let mut codes = [0; BLOCK];
         for i in 0..BLOCK {
-            let x = if SCALED { src[i] / scales[i] } else { src[i] };
+            let x = if SCALED {
+                src[i] / scales.block()[i]
+            } else {
+                src[i]
+            };
             codes[i] = grid.encode::<ROUNDING, SHAPE>(x, amounts[i]);
         }
         for (out, code) in out.iter_mut().zip(codes) {
@@ -238,41 +251,42 @@ impl<C: Code, const SCALED: bool> Pass for ToCodes<'_, C, SCALED> {
     }
 
     #[inline(always)]
-    fn whole<const ROUNDING: u8, const SHAPE: u8>(
+    fn whole<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
         if SCALED {
-            self.scales.advance(BLOCK);
+            self.scales.advance(simd, BLOCK);
         }
         prefetch::ahead(self.src, at, BLOCK);
         let (src, _) = self.src[at..at + BLOCK].as_chunks();
         let (dst, _) = self.dst[at..at + BLOCK].as_chunks_mut();
-        let scales = self.scales.block();
-        Self::block::<ROUNDING, SHAPE>(grid, &src[0], scales, amounts, &mut dst[0]);
+        Self::block::<ROUNDING, SHAPE>(grid, &src[0], &self.scales, amounts, &mut dst[0]);
     }
 
     #[inline(always)]
-    fn part<const ROUNDING: u8, const SHAPE: u8>(
+    fn part<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         &mut self,
+        simd: S,
         grid: &Grid,
         at: usize,
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
         if SCALED {
-            self.scales.advance(count);
+            self.scales.advance(simd, count);
         }
         let src = padded(&self.src[at..at + count]);
         let mut dst = [C::default(); BLOCK];
-        Self::block::<ROUNDING, SHAPE>(grid, &src, self.scales.block(), amounts, &mut dst);
+        Self::block::<ROUNDING, SHAPE>(grid, &src, &self.scales, amounts, &mut dst);
         self.dst[at..at + count].copy_from_slice(&dst[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, _: impl Fn(u32) -> f32) {
-        self.scales.advance(1);
+        self.scales.advance(pulp::Scalar::new(), 1);
         let scale = self.scales.block()[0];
         self.dst[i] = C::holding(encode(self.src[i] / scale));
     }

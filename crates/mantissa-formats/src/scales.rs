@@ -1,4 +1,6 @@
-//! The scales of runs of elements, laid out beside the elements.
+//! The scales of runs of elements, laid out beside the elements, and the division by them.
+
+use pulp::Simd;
 
 use crate::random::BLOCK;
 
@@ -30,10 +32,8 @@ impl<'a> Scales<'a> {
         Self {
             scales,
             run,
-            group: 0,
-            used: 0,
-            block: [1.0; BLOCK],
             uniform: usize::MAX,
+            ..Self::none()
         }
     }
 
@@ -57,39 +57,73 @@ impl<'a> Scales<'a> {
 
     /// Goes on to the next `count` elements, at most a block.
     #[inline(always)]
-    pub(crate) fn advance(&mut self, count: usize) {
-        if self.run - self.used > count {
+    pub(crate) fn advance<S: Simd>(&mut self, simd: S, count: usize) {
+        if self.run - self.used >= count {
             if self.uniform != self.group {
-                self.block = [self.scales[self.group]; BLOCK];
+                splat(simd, [self.scales[self.group]; 4], &mut self.block);
                 self.uniform = self.group;
             }
             self.used += count;
+            if self.used == self.run {
+                self.group += 1;
+                self.used = 0;
+            }
             return;
         }
         self.uniform = usize::MAX;
         if count == BLOCK && self.run.is_multiple_of(QUARTER) && self.used.is_multiple_of(QUARTER) {
-            for first in (0..BLOCK).step_by(QUARTER) {
-                self.block[first..first + QUARTER].fill(self.scales[self.group]);
-                self.step(QUARTER);
-            }
-        } else if self.run == 1 {
+            self.advance_quarters(simd);
+            return;
+        }
+        if self.run == 1 {
             let scales = &self.scales[self.group..self.group + count];
             self.block[..count].copy_from_slice(scales);
             self.group += count;
-        } else {
-            for i in 0..count {
-                self.block[i] = self.scales[self.group];
-                self.step(1);
+            return;
+        }
+        for scale in &mut self.block[..count] {
+            *scale = self.scales[self.group];
+            self.used += 1;
+            if self.used == self.run {
+                self.group += 1;
+                self.used = 0;
             }
         }
     }
 
+    /// Goes on by a block that begins, as every run does, at a quarter of one.
     #[inline(always)]
-    fn step(&mut self, count: usize) {
-        self.used += count;
-        if self.used == self.run {
-            self.group += 1;
-            self.used = 0;
+    fn advance_quarters<S: Simd>(&mut self, simd: S) {
+        let (run, used) = (self.run / QUARTER, self.used / QUARTER);
+        // How many runs have ended so many quarters from here, without a division: runs of three quarters end twice at most.
+        let ended = |quarters: usize| match run {
+            1 => quarters,
+            2 => (used + quarters) / 2,
+            _ => usize::from(used + quarters >= run) + usize::from(used + quarters >= 2 * run),
+        };
+        let scales = &self.scales[self.group..self.group + ended(3) + 1];
+        let scales = [
+            scales[0],
+            scales[ended(1)],
+            scales[ended(2)],
+            scales[ended(3)],
+        ];
+        splat(simd, scales, &mut self.block);
+        self.group += ended(4);
+        self.used += BLOCK;
+        self.used -= ended(4) * self.run;
+    }
+}
+
+/// Fills each quarter of a block with a number, by whole vectors: what is stored in smaller pieces cannot be loaded as a vector
+/// before it has left the processor.
+#[inline(always)]
+fn splat<S: Simd>(simd: S, numbers: [f32; 4], block: &mut [f32; BLOCK]) {
+    let (quarters, _) = block.as_chunks_mut::<QUARTER>();
+    for (number, quarter) in numbers.into_iter().zip(quarters) {
+        let number = simd.splat_f32s(number);
+        for vector in S::as_mut_simd_f32s(quarter).0 {
+            *vector = number;
         }
     }
 }
@@ -113,6 +147,7 @@ mod tests {
             63,
             64,
             65,
+            96,
             128,
             200,
             usize::MAX,
@@ -123,7 +158,7 @@ mod tests {
                 let mut at = 0;
                 while at < len {
                     let count = step.min(len - at);
-                    beside.advance(count);
+                    beside.advance(pulp::Scalar::new(), count);
                     for i in 0..count {
                         assert_eq!(beside.block()[i], scales[(at + i) / run], "{run} {step}");
                     }

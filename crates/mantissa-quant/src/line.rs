@@ -4,21 +4,12 @@
 //! Each loop is a structure with its arguments, which `pulp` compiles for every vector unit. (A closure
 //! would do as well, but the compiler does not always inline one into the code for the vector unit.)
 
-use std::mem::MaybeUninit;
-use std::sync::LazyLock;
-
-use pulp::{Arch, Simd, WithSimd};
+use mantissa_formats::{SimdLevel, prefetch_ahead};
+use pulp::{Simd, WithSimd};
 
 /// The bit pattern of infinity. Magnitudes compared as bits order NaN above it, so a maximum over
 /// bits never drops a NaN.
 pub const INFINITY_BITS: u32 = 0x7f80_0000;
-
-/// The vector unit of this machine, looked up once: asking for each line would cost as much as a
-/// short line itself.
-fn vectors() -> Arch {
-    static VECTORS: LazyLock<Arch> = LazyLock::new(Arch::new);
-    *VECTORS
-}
 
 /// The largest magnitude of a slice, as bits.
 pub fn amax_bits(xs: &[f32]) -> u32 {
@@ -29,38 +20,27 @@ pub fn amax_bits(xs: &[f32]) -> u32 {
 
 /// Raises `most[g]` to the largest magnitude of the `g`-th run of `run` elements.
 pub fn raise_amax(most: &mut [u32], xs: &[f32], run: usize) {
-    vectors().dispatch(RaiseAmax { most, xs, run });
-}
-
-/// Writes to `out` the quotients of `xs`, the `g`-th run of `run` elements divided by `scales[g]`.
-pub fn divide_into(out: &mut [MaybeUninit<f32>], xs: &[f32], scales: &[f32], run: usize) {
-    assert!(out.len() == xs.len() && xs.len() <= run.saturating_mul(scales.len()));
-    vectors().dispatch(DivideInto {
-        out,
-        xs,
-        scales,
-        run,
-    });
+    SimdLevel::best().dispatch(RaiseAmax { most, xs, run });
 }
 
 /// Multiplies the `g`-th run of `run` elements by `scales[g]`.
 pub fn multiply(xs: &mut [f32], scales: &[f32], run: usize) {
-    vectors().dispatch(Multiply { xs, scales, run });
+    SimdLevel::best().dispatch(Multiply { xs, scales, run });
 }
 
 /// The sum of the squares, rounded in no particular order.
 pub fn squared_norm(xs: &[f32]) -> f32 {
-    vectors().dispatch(SquaredNorm { xs })
+    SimdLevel::best().dispatch(SquaredNorm { xs })
 }
 
 /// Adds the square of each element to the sum of its place.
 pub fn add_squares(sums: &mut [f32], xs: &[f32]) {
-    vectors().dispatch(AddSquares { sums, xs });
+    SimdLevel::best().dispatch(AddSquares { sums, xs });
 }
 
 /// Writes `out[i * len + j] = xs[i + j * stride]` for the rows `i` and the `len` columns `j` of `out`.
 pub fn transpose(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
-    vectors().dispatch(Transpose {
+    SimdLevel::best().dispatch(Transpose {
         out,
         len,
         xs,
@@ -76,14 +56,22 @@ fn magnitude_bits(x: f32) -> u32 {
 #[inline(always)]
 fn largest<S: Simd>(simd: S, xs: &[f32]) -> u32 {
     let (vectors, rest) = S::as_simd_f32s(xs);
-    let mut lanes = simd.splat_u32s(0);
-    for &x in vectors {
-        lanes = simd.max_u32s(lanes, simd.transmute_u32s_f32s(simd.abs_f32s(x)));
+    let magnitude = |x| simd.transmute_u32s_f32s(simd.abs_f32s(x));
+    // Four chains, so that a maximum does not wait for the one before.
+    let mut chains = [simd.splat_u32s(0); 4];
+    let (quads, single) = vectors.as_chunks::<4>();
+    for (i, quad) in quads.iter().enumerate() {
+        prefetch_ahead(vectors, 4 * i, 4);
+        for (chain, &x) in chains.iter_mut().zip(quad) {
+            *chain = simd.max_u32s(*chain, magnitude(x));
+        }
     }
-    let mut most = 0;
-    for &lane in pulp::bytemuck::cast_slice::<S::u32s, u32>(&[lanes]) {
-        most = lane.max(most);
+    for &x in single {
+        chains[0] = simd.max_u32s(chains[0], magnitude(x));
     }
+    let [a, b, c, d] = chains;
+    let lanes = simd.max_u32s(simd.max_u32s(a, b), simd.max_u32s(c, d));
+    let most = largest_lane(simd, lanes);
     rest.iter()
         .fold(most, |most, &x| magnitude_bits(x).max(most))
 }
@@ -105,44 +93,55 @@ impl WithSimd for RaiseAmax<'_> {
             }
             return;
         }
-        for (most, xs) in self.most.iter_mut().zip(self.xs.chunks(self.run)) {
-            *most = (*most).max(largest(simd, xs));
+        // Short runs have their length known to the compiler, and no loops of their own.
+        match self.run {
+            16 => raise_short(simd, self.most, self.xs.as_chunks::<16>()),
+            32 => raise_short(simd, self.most, self.xs.as_chunks::<32>()),
+            64 => raise_short(simd, self.most, self.xs.as_chunks::<64>()),
+            run => {
+                for (most, xs) in self.most.iter_mut().zip(self.xs.chunks(run)) {
+                    *most = (*most).max(largest(simd, xs));
+                }
+            }
         }
     }
 }
 
-struct DivideInto<'a> {
-    out: &'a mut [MaybeUninit<f32>],
-    xs: &'a [f32],
-    scales: &'a [f32],
-    run: usize,
+#[inline(always)]
+fn raise_short<S: Simd, const RUN: usize>(
+    simd: S,
+    most: &mut [u32],
+    (runs, rest): (&[[f32; RUN]], &[f32]),
+) {
+    for (i, (most, run)) in most.iter_mut().zip(runs).enumerate() {
+        prefetch_ahead(runs, i, 1);
+        let mut lanes = simd.splat_u32s(0);
+        for &x in S::as_simd_f32s(run).0 {
+            lanes = simd.max_u32s(lanes, simd.transmute_u32s_f32s(simd.abs_f32s(x)));
+        }
+        *most = (*most).max(largest_lane(simd, lanes));
+    }
+    if let Some(most) = most.get_mut(runs.len())
+        && !rest.is_empty()
+    {
+        *most = (*most).max(largest(simd, rest));
+    }
 }
 
-impl WithSimd for DivideInto<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        if self.run == 1 {
-            for ((out, x), scale) in self.out.iter_mut().zip(self.xs).zip(self.scales) {
-                out.write(x / scale);
-            }
-            return;
+#[inline(always)]
+fn largest_lane<S: Simd>(_: S, lanes: S::u32s) -> u32 {
+    let lanes = [lanes];
+    let mut tree = [0; TILE];
+    let lanes = pulp::bytemuck::cast_slice::<S::u32s, u32>(&lanes);
+    tree[..lanes.len()].copy_from_slice(lanes);
+    let mut half = lanes.len() / 2;
+    while half > 0 {
+        for i in 0..half {
+            tree[i] = tree[i].max(tree[i + half]);
         }
-        let runs = self.out.chunks_mut(self.run).zip(self.xs.chunks(self.run));
-        for ((out, xs), &scale) in runs.zip(self.scales) {
-            let (vectors, rest) = S::as_simd_f32s(xs);
-            let (outs, out_rest) = out.split_at_mut(xs.len() - rest.len());
-            let scales = simd.splat_f32s(scale);
-            for (out, &x) in outs.chunks_exact_mut(S::F32_LANES).zip(vectors) {
-                let quotients = [simd.div_f32s(x, scales)];
-                out.write_copy_of_slice(pulp::bytemuck::cast_slice(&quotients));
-            }
-            for (out, x) in out_rest.iter_mut().zip(rest) {
-                out.write(x / scale);
-            }
-        }
+        half /= 2;
     }
+    tree[0]
 }
 
 struct Multiply<'a> {
@@ -275,18 +274,13 @@ mod tests {
             let mut most = vec![0; groups];
             raise_amax(&mut most, &xs, run);
             let scales: Vec<f32> = (0..groups).map(|g| 1.5 + g as f32).collect();
-            let mut quotients = vec![MaybeUninit::new(0.0); xs.len()];
             let mut products = xs.clone();
-            divide_into(&mut quotients, &xs, &scales, run);
             multiply(&mut products, &scales, run);
             for (g, chunk) in xs.chunks(run).enumerate() {
                 let amax = chunk.iter().fold(0f32, |most, x| most.max(x.abs()));
                 assert_eq!(f32::from_bits(most[g]), amax, "run {run}");
             }
             for (i, x) in xs.iter().enumerate() {
-                // SAFETY: every element was initialized before.
-                let quotient = unsafe { quotients[i].assume_init() };
-                assert_eq!(quotient, x / scales[i / run]);
                 assert_eq!(products[i], x * scales[i / run]);
             }
         }

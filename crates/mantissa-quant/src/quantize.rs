@@ -6,7 +6,8 @@ use crate::granularity::ScaleLayout;
 use crate::line;
 use crate::numerics::Numerics;
 use crate::operand::Operand;
-use crate::panel::{Order, quantize_panel};
+use crate::panel::{Order, Scaling, fold_in_place, quantize_into, quantize_panel};
+use crate::product::OperandReport;
 
 /// An operand as elements on its format's grid and the scales that map them back:
 /// `x ~ values * scale`.
@@ -88,4 +89,53 @@ pub fn quantize(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Q
 /// If the operand reaches outside its data.
 pub fn fake_quantize(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Vec<f32> {
     quantize_panel(operand, numerics, random, Order::OuterMajor, true).values
+}
+
+/// [`fake_quantize`] into memory of the caller's. Returns what quantization met.
+///
+/// # Panics
+/// If the operand reaches outside its data, or `out` is not as long as it has elements.
+pub fn fake_quantize_into(
+    operand: &Operand,
+    numerics: &Numerics,
+    random: RandomBits,
+    out: &mut [f32],
+) -> OperandReport {
+    quantize_into(operand, numerics, random, Order::OuterMajor, true, out).report()
+}
+
+/// [`fake_quantize`] of a matrix `[outer, depth]`, contiguous and row-major, where it lies: half the memory traffic of
+/// [`fake_quantize_into`]. Returns what quantization met.
+///
+/// ```
+/// use mantissa_formats::RandomBits;
+/// use mantissa_quant::{Operand, fake_quantize, fake_quantize_in_place};
+///
+/// let mut values = [1.0, -0.3, 0.01, 2.5, 0.0, 1.9];
+/// let e4m3 = "e4m3/channel".parse()?;
+/// let copy = fake_quantize(&Operand::matrix(&values, 2, 3)?, &e4m3, RandomBits::NONE);
+/// let report = fake_quantize_in_place(&mut values, [2, 3], &e4m3, RandomBits::NONE);
+/// assert_eq!(values, copy[..]);
+/// assert_eq!(report.non_finite, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Panics
+/// If `values` are not `outer * depth` elements.
+pub fn fake_quantize_in_place(
+    values: &mut [f32],
+    [outer, depth]: [usize; 2],
+    numerics: &Numerics,
+    random: RandomBits,
+) -> OperandReport {
+    fold_in_place(values, [outer, depth], numerics, random).report()
+}
+
+impl Scaling {
+    fn report(&self) -> OperandReport {
+        OperandReport {
+            non_finite: self.non_finite,
+            degenerate_groups: self.degenerate_groups,
+        }
+    }
 }

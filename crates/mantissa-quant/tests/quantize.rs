@@ -3,7 +3,10 @@
 mod reference;
 
 use mantissa_formats::{Format, RandomBits, Rounding};
-use mantissa_quant::{Numerics, Operand, fake_quantize, quantize, quantize_rows};
+use mantissa_quant::{
+    Numerics, Operand, amax, fake_quantize, fake_quantize_in_place, fake_quantize_into, quantize,
+    quantize_rows,
+};
 use reference::{assert_same, sample};
 
 const RANDOM: RandomBits = RandomBits::new(5, 11);
@@ -95,8 +98,75 @@ fn every_layout_equals_the_definition() {
             assert_same(&found.dequantize(), &products, &what);
             assert_same(&fake_quantize(operand, &numerics, RANDOM), &products, &what);
             assert_eq!(found.non_finite, 0, "{what}");
+            // Whatever the caller's memory held before.
+            let mut out = vec![f32::NAN; operand.count()];
+            let report = fake_quantize_into(operand, &numerics, RANDOM, &mut out);
+            assert_same(&out, &products, &what);
+            assert_eq!(report.degenerate_groups, found.degenerate_groups, "{what}");
         }
     });
+}
+
+#[test]
+fn in_place_is_the_same_as_elsewhere() {
+    for [outer, depth] in [[1, 1], [1, 70], [70, 1], [33, 64], [100, 150], [300, 257]] {
+        let data = sample(outer * depth, 12);
+        let operand = Operand::matrix(&data, outer, depth).unwrap();
+        for text in NUMERICS {
+            let numerics = text.parse().unwrap();
+            let what = format!("{text} of {outer}x{depth}");
+            let mut out = vec![0.0; data.len()];
+            let report = fake_quantize_into(&operand, &numerics, RANDOM, &mut out);
+            let mut values = data.clone();
+            let same = fake_quantize_in_place(&mut values, [outer, depth], &numerics, RANDOM);
+            assert_same(&values, &out, &what);
+            assert_eq!(same, report, "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_found_in_place_too() {
+    for text in NUMERICS {
+        let numerics = text.parse().unwrap();
+        let mut data = sample(60 * 70, 5);
+        for (i, x) in [(3, f32::NAN), (2000, f32::INFINITY), (4199, -f32::NAN)] {
+            data[i] = x;
+        }
+        let operand = Operand::matrix(&data, 60, 70).unwrap();
+        let mut out = vec![0.0; data.len()];
+        let report = fake_quantize_into(&operand, &numerics, RANDOM, &mut out);
+        assert_eq!(report.non_finite, 3, "{text}");
+        assert!(out[3].is_nan() && out[4199].is_nan(), "{text}");
+        let mut values = data.clone();
+        let same = fake_quantize_in_place(&mut values, [60, 70], &numerics, RANDOM);
+        assert_same(&values, &out, text);
+        assert_eq!(same, report, "{text}");
+    }
+}
+
+#[test]
+fn amax_is_the_largest_magnitude_or_nan() {
+    operands(|operand, name| {
+        let mut most = 0f32;
+        for matrix in 0..operand.batch() {
+            for outer in 0..operand.outer {
+                for depth in 0..operand.depth {
+                    most = most.max(operand.at(matrix, outer, depth).abs());
+                }
+            }
+        }
+        assert_eq!(amax(operand), most, "{name}");
+    });
+    let mut data = vec![0.5; 100_000];
+    data[77_777] = f32::NEG_INFINITY;
+    assert_eq!(
+        amax(&Operand::matrix(&data, 100, 1000).unwrap()),
+        f32::INFINITY
+    );
+    data[5] = -f32::NAN;
+    assert!(amax(&Operand::matrix(&data, 100, 1000).unwrap()).is_nan());
+    assert_eq!(amax(&Operand::matrix(&data, 0, 7).unwrap()), 0.0);
 }
 
 #[test]
@@ -111,7 +181,11 @@ fn any_number_of_threads_gives_the_same_bits() {
                     .num_threads(threads)
                     .build()
                     .unwrap();
-                pool.install(|| quantize(&operand, &numerics, RANDOM))
+                pool.install(|| {
+                    let mut data = data.clone();
+                    fake_quantize_in_place(&mut data, [301, 257], &numerics, RANDOM);
+                    (quantize(&operand, &numerics, RANDOM), amax(&operand), data)
+                })
             };
             let one = on(1);
             assert_eq!(on(2), one, "{text}");
