@@ -235,7 +235,7 @@ impl Curve for Gelu {
 struct GeluTanh;
 
 /// 2 √(2/π).
-const TANH_SLOPE: f32 = 1.595_769_1;
+const TANH_SLOPE: f32 = 1.595_769;
 const TANH_CUBE: f32 = 0.044_715;
 
 impl Curve for GeluTanh {

@@ -146,7 +146,7 @@ pub fn attention(
         with_scratch(block * keys, |scratch| {
             for (index, log_sum_exp) in log_sum_exp.chunks_mut(block).enumerate() {
                 let (first, rows) = (index * block, log_sum_exp.len());
-                let (q, out) = (q.from_row(first), out.from_row(first));
+                let (q, out) = (q.after_rows(first), out.after_rows(first));
                 let scores = &mut scratch[..rows * keys];
                 let sizes = [rows, keys, width];
                 // SAFETY: `Heads` checked that the rows of each head lie in their tensors; the scores are this thread's.
@@ -210,8 +210,8 @@ pub fn attention_backward(
         with_scratch(2 * block * keys, |scratch| {
             for (index, log_sum_exp) in log_sum_exp.chunks(block).enumerate() {
                 let (first, rows) = (index * block, log_sum_exp.len());
-                let (q, grad_q) = (q.from_row(first), grad_q.from_row(first));
-                let (out, grad_out) = (out.from_row(first), grad_out.from_row(first));
+                let (q, grad_q) = (q.after_rows(first), grad_q.after_rows(first));
+                let (out, grad_out) = (out.after_rows(first), grad_out.after_rows(first));
                 let (scores, grads) = scratch[..2 * rows * keys].split_at_mut(rows * keys);
 
                 let (s, dp) = (Matrix::of(scores, keys), Matrix::of(grads, keys));

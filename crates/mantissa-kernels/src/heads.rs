@@ -35,7 +35,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Without the rows before `first`.
-    pub(crate) fn from_row(self, first: usize) -> Self {
+    pub(crate) fn after_rows(self, first: usize) -> Self {
         Self {
             start: self.start.wrapping_add(first * self.row),
             ..self

@@ -3,8 +3,9 @@
 //! Tensors are contiguous row-major slices of f32; the *width* is the length of the last axis. Every backward is written by hand
 //! and most work in place, from the gradient of the output to that of the input.
 //!
-//! Results are the same bits on every number of threads, and (except for the products inside [`attention`](mod@attention), which
-//! are those of the `gemm` crate) on every vector unit. Operations allocate nothing once a thread has its scratch memory.
+//! Results are the same bits on every number of threads, and on every vector unit. Operations allocate nothing once a thread has its
+//! scratch memory. Both have one exception, the products inside [`attention`](mod@attention): the `gemm` crate chooses the unit and
+//! allocates memory to pack into.
 
 pub mod activation;
 pub mod attention;

@@ -16,7 +16,7 @@ pub fn sample_ids(stream: u64, len: usize, end: usize) -> Vec<i32> {
     let mut bits = vec![0; len];
     RandomBits::new(6, stream).fill(0, &mut bits);
     bits.into_iter()
-        .map(|bits| (u64::from(bits) * end as u64 >> 32) as i32)
+        .map(|bits| ((u64::from(bits) * end as u64) >> 32) as i32)
         .collect()
 }
 
