@@ -52,14 +52,12 @@ impl<'a, const SCALED: bool> InPlace<'a, SCALED> {
         scales: &Scales,
         amounts: &[u32; BLOCK],
     ) {
+        if SCALED {
+            *values = scales.divide(values);
+        }
         for i in 0..BLOCK {
-            let x = values[i];
-            values[i] = if SCALED {
-                let scale = scales.block()[i];
-                grid.round::<ROUNDING, SHAPE>(x / scale, amounts[i]) * scale
-            } else {
-                grid.round::<ROUNDING, SHAPE>(x, amounts[i])
-            };
+            let x = grid.round::<ROUNDING, SHAPE>(values[i], amounts[i]);
+            values[i] = if SCALED { x * scales.block()[i] } else { x };
         }
     }
 }
@@ -131,11 +129,10 @@ impl<'a, const SCALED: bool, const BACK: bool> ToValues<'a, SCALED, BACK> {
         amounts: &[u32; BLOCK],
         out: &mut [f32; BLOCK],
     ) {
+        let quotients = if SCALED { scales.divide(src) } else { *src };
         for i in 0..BLOCK {
-            let scale = scales.block()[i];
-            let x = if SCALED { src[i] / scale } else { src[i] };
-            let x = grid.round::<ROUNDING, SHAPE>(x, amounts[i]);
-            out[i] = if BACK { x * scale } else { x };
+            let x = grid.round::<ROUNDING, SHAPE>(quotients[i], amounts[i]);
+            out[i] = if BACK { x * scales.block()[i] } else { x };
         }
     }
 }
@@ -228,15 +225,11 @@ impl<'a, C: Code, const SCALED: bool> ToCodes<'a, C, SCALED> {
         amounts: &[u32; BLOCK],
         out: &mut [C; BLOCK],
     ) {
+        let quotients = if SCALED { scales.divide(src) } else { *src };
         // All codes before the first is narrowed: the compiler vectorises either loop by itself better than both in one.
         let mut codes = [0; BLOCK];
         for i in 0..BLOCK {
-            let x = if SCALED {
-                src[i] / scales.block()[i]
-            } else {
-                src[i]
-            };
-            codes[i] = grid.encode::<ROUNDING, SHAPE>(x, amounts[i]);
+            codes[i] = grid.encode::<ROUNDING, SHAPE>(quotients[i], amounts[i]);
         }
         for (out, code) in out.iter_mut().zip(codes) {
             *out = C::holding(code);

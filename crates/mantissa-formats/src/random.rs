@@ -84,9 +84,13 @@ impl RandomBits {
             .counter(block.wrapping_mul(LANES as u64))
             .map(u64::from);
         let mut words = [[0; LANES / 2]; 4];
+        #[expect(
+            clippy::needless_range_loop,
+            reason = "four arrays are indexed, each by a line of its own"
+        )]
         for pair in 0..LANES / 2 {
             // A block's first counter is a multiple of the lanes, so nothing carries.
-            let even = low | 2 * pair as u64;
+            let even = low | (2 * pair as u64);
             let even = philox_wide([even, high, stream_low, stream_high], key);
             let odd = low | (2 * pair as u64 + 1);
             let odd = philox_wide([odd, high, stream_low, stream_high], key);

@@ -1,6 +1,8 @@
-//! The slice codec equals the scalar codec bit for bit.
+//! The slice codec equals the scalar codec bit for bit, on every set of vector instructions that this machine has.
 
-use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding, decode, encode, round};
+use mantissa_formats::{
+    Format, Overflow, RandomBits, Rounder, Rounding, SimdLevel, decode, encode,
+};
 use proptest::prelude::*;
 
 /// Named formats, and some that nobody named.
@@ -20,7 +22,7 @@ fn settings() -> impl Iterator<Item = (Rounding, Overflow)> {
     roundings.flat_map(|rounding| Overflow::NAMED.iter().map(move |named| (rounding, named.1)))
 }
 
-/// Compares every slice function on `source` with the scalar codec.
+/// Compares every slice function on `source` with the scalar codec, on every level.
 fn check(
     format: Format,
     rounding: Rounding,
@@ -29,57 +31,126 @@ fn check(
     start: u64,
     source: &[f32],
 ) {
-    let rounder = Rounder::new(format, rounding, overflow);
     let bits_at = |i: usize| match rounding {
         Rounding::Stochastic => random.at(start.wrapping_add(i as u64)),
         _ => 0,
     };
-    let context = |i: usize| {
-        format!(
-            "{format} {rounding} {overflow}: {:e} ({:x}) at {i}",
-            source[i],
-            source[i].to_bits()
-        )
-    };
-
-    let mut rounded = source.to_vec();
-    rounder.round(random, start, &mut rounded);
-    for (i, x) in source.iter().enumerate() {
-        let expected = round(format, *x, rounding, overflow, bits_at(i));
-        assert_eq!(
-            rounded[i].to_bits(),
-            expected.to_bits(),
-            "{} rounded to {}, not {expected}",
-            context(i),
-            rounded[i]
-        );
-    }
-
     let expected: Vec<u32> = (0..source.len())
         .map(|i| encode(format, source[i], rounding, overflow, bits_at(i)))
         .collect();
-    if format.bits() <= 8 {
-        let mut codes = vec![0u8; source.len()];
-        rounder.encode_u8(random, start, source, &mut codes);
-        for (i, code) in codes.iter().enumerate() {
+    for level in SimdLevel::available() {
+        let rounder = Rounder::new(format, rounding, overflow).on(level);
+        let context = |i: usize| {
+            format!(
+                "{format} {rounding} {overflow} on {level}: {:e} ({:x}) at {i}",
+                source[i],
+                source[i].to_bits()
+            )
+        };
+        let mut rounded = source.to_vec();
+        rounder.round(random, start, &mut rounded);
+        for (i, code) in expected.iter().enumerate() {
+            let expected = decode(format, *code);
             assert_eq!(
-                u32::from(*code),
-                expected[i],
-                "{} encoded in 8 bits",
-                context(i)
+                rounded[i].to_bits(),
+                expected.to_bits(),
+                "{} rounded to {}, not {expected}",
+                context(i),
+                rounded[i]
             );
         }
+        if format.bits() <= 8 {
+            let mut codes = vec![0u8; source.len()];
+            rounder.encode_u8(random, start, source, &mut codes);
+            for (i, code) in codes.iter().enumerate() {
+                let what = || format!("{} encoded in 8 bits", context(i));
+                assert_eq!(u32::from(*code), expected[i], "{}", what());
+            }
+        }
+        if format.bits() <= 16 {
+            let mut codes = vec![0u16; source.len()];
+            rounder.encode_u16(random, start, source, &mut codes);
+            for (i, code) in codes.iter().enumerate() {
+                let what = || format!("{} encoded in 16 bits", context(i));
+                assert_eq!(u32::from(*code), expected[i], "{}", what());
+            }
+        }
     }
-    if format.bits() <= 16 {
-        let mut codes = vec![0u16; source.len()];
-        rounder.encode_u16(random, start, source, &mut codes);
-        for (i, code) in codes.iter().enumerate() {
-            assert_eq!(
-                u32::from(*code),
-                expected[i],
-                "{} encoded in 16 bits",
-                context(i)
-            );
+}
+
+#[test]
+fn this_machine_has_levels_and_the_best_is_one_of_them() {
+    let levels: Vec<SimdLevel> = SimdLevel::available().collect();
+    assert_eq!(levels[0], SimdLevel::PORTABLE);
+    assert!(levels.contains(&SimdLevel::best()));
+    #[cfg(target_arch = "x86_64")]
+    for (name, present) in [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("avx512", is_x86_feature_detected!("avx512f")),
+    ] {
+        assert_eq!(levels.iter().any(|level| level.name() == name), present);
+    }
+}
+
+/// Values that are hard to round in a format: around its ends, its ties and its subnormals, and any bits at all.
+fn hard(format: Format, len: usize) -> Vec<f32> {
+    let edges = [
+        0.0,
+        -0.0,
+        f32::NAN,
+        -f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::from_bits(1),
+        format.max_finite(),
+        format.overflow_threshold(),
+        format.min_normal(),
+        1.5 * format.min_subnormal(),
+        0.5 * format.min_subnormal(),
+    ];
+    let random = RandomBits::new(17, format.bits().into());
+    (0..len)
+        .map(|i| {
+            let bits = random.at(i as u64);
+            match bits % 4 {
+                0 => f32::from_bits(bits),
+                1 => {
+                    let edge = edges[i % edges.len()];
+                    f32::from_bits(edge.to_bits().wrapping_add((bits >> 8) % 3).wrapping_sub(1))
+                }
+                // A tie, or next to one.
+                2 => {
+                    let code = random.at(!(i as u64)) & ((1u64 << format.bits()) - 1) as u32;
+                    let (low, high) = (decode(format, code), decode(format, code.wrapping_add(1)));
+                    let tie = low / 2.0 + high / 2.0;
+                    f32::from_bits(tie.to_bits().wrapping_add((bits >> 8) % 3).wrapping_sub(1))
+                }
+                _ => (bits as i32 >> 8) as f32 * 2f32.powi(-20) * format.max_finite().min(1e30),
+            }
+        })
+        .collect()
+}
+
+/// Blocks, what is left after them, and where a block of random bits begins.
+#[test]
+fn every_length_from_every_place() {
+    for format in formats() {
+        let source = hard(format, 200);
+        for (rounding, overflow) in settings() {
+            let at = |len: usize| (7 * len + rounding as usize) % 67;
+            for len in 0..=130 {
+                let start = 64 * 5 + at(len) as u64 - 3;
+                let source = &source[at(len)..at(len) + len];
+                check(
+                    format,
+                    rounding,
+                    overflow,
+                    RandomBits::new(5, 6),
+                    start,
+                    source,
+                );
+            }
         }
     }
 }
@@ -135,18 +206,22 @@ fn sweep_of_codes() {
 
 #[test]
 fn every_code_decodes_alike() {
-    for format in formats() {
-        let rounder = Rounder::new(format, Rounding::Nearest, Overflow::Special);
+    for (format, level) in formats()
+        .into_iter()
+        .flat_map(|format| SimdLevel::available().map(move |level| (format, level)))
+    {
+        let rounder = Rounder::new(format, Rounding::Nearest, Overflow::Special).on(level);
+        let expected = |code: u32| decode(format, code).to_bits();
+        // In pieces of all lengths, so that what is left after blocks is met too.
         if format.bits() <= 8 {
             let codes: Vec<u8> = (0..=255).collect();
-            let mut values = [0.0; 256];
-            rounder.decode_u8(&codes, &mut values);
-            for (code, x) in codes.iter().zip(values) {
-                assert_eq!(
-                    x.to_bits(),
-                    decode(format, u32::from(*code)).to_bits(),
-                    "{format} {code:x}"
-                );
+            for len in 0..=256 {
+                let mut values = vec![0.0; len];
+                rounder.decode_u8(&codes[256 - len..], &mut values);
+                for (code, x) in codes[256 - len..].iter().zip(values) {
+                    let what = format!("{format} {code:x} on {level}");
+                    assert_eq!(x.to_bits(), expected(u32::from(*code)), "{what}");
+                }
             }
         }
         if format.bits() <= 16 {
@@ -154,11 +229,8 @@ fn every_code_decodes_alike() {
             let mut values = vec![0.0; codes.len()];
             rounder.decode_u16(&codes, &mut values);
             for (code, x) in codes.iter().zip(values) {
-                assert_eq!(
-                    x.to_bits(),
-                    decode(format, u32::from(*code)).to_bits(),
-                    "{format} {code:x}"
-                );
+                let what = format!("{format} {code:x} on {level}");
+                assert_eq!(x.to_bits(), expected(u32::from(*code)), "{what}");
             }
         }
     }
@@ -229,23 +301,31 @@ fn every_f32() {
 
 fn every_f32_to_nearest(format: Format) {
     const CHUNK: u32 = 1 << 16;
-    let rounder = Rounder::new(format, Rounding::Nearest, Overflow::Special);
+    let rounders: Vec<Rounder> = SimdLevel::available()
+        .map(|level| Rounder::new(format, Rounding::Nearest, Overflow::Special).on(level))
+        .collect();
     let mut codes = vec![0u8; CHUNK as usize];
     for chunk in 0..1u32 << 16 {
         let source: Vec<f32> = (0..CHUNK)
             .map(|i| f32::from_bits(chunk * CHUNK + i))
             .collect();
-        let mut rounded = source.clone();
-        rounder.encode_u8(RandomBits::NONE, 0, &source, &mut codes);
-        rounder.round(RandomBits::NONE, 0, &mut rounded);
-        for ((x, code), rounded) in source.iter().zip(&codes).zip(&rounded) {
-            let expected = encode(format, *x, Rounding::Nearest, Overflow::Special, 0);
-            assert_eq!(u32::from(*code), expected, "{format}: {x:e}");
-            assert_eq!(
-                rounded.to_bits(),
-                decode(format, expected).to_bits(),
-                "{format}: {x:e}"
-            );
+        let expected: Vec<u32> = source
+            .iter()
+            .map(|x| encode(format, *x, Rounding::Nearest, Overflow::Special, 0))
+            .collect();
+        for rounder in &rounders {
+            let mut rounded = source.clone();
+            rounder.encode_u8(RandomBits::NONE, 0, &source, &mut codes);
+            rounder.round(RandomBits::NONE, 0, &mut rounded);
+            for (i, expected) in expected.iter().enumerate() {
+                let x = source[i];
+                assert_eq!(u32::from(codes[i]), *expected, "{format}: {x:e}");
+                assert_eq!(
+                    rounded[i].to_bits(),
+                    decode(format, *expected).to_bits(),
+                    "{format}: {x:e}"
+                );
+            }
         }
     }
 }
