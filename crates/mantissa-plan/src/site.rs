@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SiteKind {
-    /// Activations times a weight.
+    /// Activations times a weight: a linear layer, or a convolution over the windows of its input.
     Linear,
     /// A product of two activations, for example attention scores.
     Matmul,

@@ -115,6 +115,14 @@ impl ModuleVisitor for SiteFinder {
                 let name = self.name(1);
                 self.push(SiteKey::Weight(param.id), name, SiteKind::Linear);
             }
+            "Struct:Conv1d"
+            | "Struct:Conv2d"
+            | "Struct:Conv3d"
+            | "Struct:ConvTranspose1d"
+            | "Struct:ConvTranspose2d" => {
+                let name = self.name(1);
+                self.push(SiteKey::Weight(param.id), name, SiteKind::Linear);
+            }
             "Struct:Embedding" => {
                 let name = self.name(1);
                 self.push(SiteKey::Weight(param.id), name, SiteKind::Embedding);

@@ -6,12 +6,14 @@
 //! says, and the work between them is fused unless [`Session::set_kernels`](crate::Session::set_kernels) asks for
 //! Burn's.
 //!
-//! Products: [`Linear`], [`Embedding`], [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`]. Between
-//! them: [`LayerNorm`], [`Dropout`], [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's;
-//! multiplying modules that are not named here run in full precision.
+//! Products: [`Linear`], [`conv::Conv1d`], [`conv::Conv2d`], [`conv::Conv3d`], [`conv::ConvTranspose1d`],
+//! [`conv::ConvTranspose2d`], [`Embedding`], [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`].
+//! Between them: [`LayerNorm`], [`Dropout`], [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is
+//! Burn's; multiplying modules that are not named here run in full precision.
 
 pub mod activation;
 pub mod attention;
+pub mod conv;
 mod dropout;
 mod embedding;
 mod layer_norm;
