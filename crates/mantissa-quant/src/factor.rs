@@ -3,6 +3,7 @@
 use mantissa_formats::RandomBits;
 
 use crate::encoded::Encoded;
+use crate::granularity::Granularity;
 use crate::numerics::Numerics;
 use crate::operand::Operand;
 
@@ -87,5 +88,15 @@ impl<'a> Factor<'a> {
             } => encoded.depth,
             Source::Codes { encoded, .. } => encoded.outer,
         }
+    }
+
+    /// Whether its elements are integers under scales that can wait for the end of a product.
+    pub(crate) fn has_codes(&self) -> bool {
+        let numerics = self.numerics();
+        let waits = matches!(
+            numerics.granularity,
+            Granularity::Unscaled | Granularity::Tensor | Granularity::Channel
+        );
+        numerics.format.is_integer() && waits
     }
 }

@@ -56,16 +56,17 @@ mod panel;
 mod product;
 mod quantize;
 mod scale;
+mod scaled;
 mod store;
 
-pub use encoded::{Encoded, encode};
+pub use encoded::{Encoded, encode, encode_into};
 pub use factor::Factor;
 pub use grammar::{ParseNumericsError, SHORTHANDS};
 pub use granularity::{Granularity, ParseGranularityError, ScaleLayout};
 pub use numerics::Numerics;
 pub use operand::{Operand, OperandError};
-pub use product::{OperandReport, ProductReport, product};
 pub use panel::amax;
+pub use product::{OperandReport, ProductReport, product};
 pub use quantize::{
     Quantized, fake_quantize, fake_quantize_in_place, fake_quantize_into, quantize,
 };

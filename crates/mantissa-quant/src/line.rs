@@ -28,16 +28,6 @@ pub fn multiply(xs: &mut [f32], scales: &[f32], run: usize) {
     SimdLevel::best().dispatch(Multiply { xs, scales, run });
 }
 
-/// The sum of the squares, rounded in no particular order.
-pub fn squared_norm(xs: &[f32]) -> f32 {
-    SimdLevel::best().dispatch(SquaredNorm { xs })
-}
-
-/// Adds the square of each element to the sum of its place.
-pub fn add_squares(sums: &mut [f32], xs: &[f32]) {
-    SimdLevel::best().dispatch(AddSquares { sums, xs });
-}
-
 /// Writes `out[i * len + j] = xs[i + j * stride]` for the rows `i` and the `len` columns `j` of `out`.
 pub fn transpose(out: &mut [f32], len: usize, xs: &[f32], stride: usize) {
     SimdLevel::best().dispatch(Transpose {
@@ -170,41 +160,6 @@ impl WithSimd for Multiply<'_> {
             for x in rest {
                 *x *= scale;
             }
-        }
-    }
-}
-
-struct SquaredNorm<'a> {
-    xs: &'a [f32],
-}
-
-impl WithSimd for SquaredNorm<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let (vectors, rest) = S::as_simd_f32s(self.xs);
-        let mut sums = simd.splat_f32s(0.0);
-        for &x in vectors {
-            sums = simd.mul_add_f32s(x, x, sums);
-        }
-        rest.iter()
-            .fold(simd.reduce_sum_f32s(sums), |sum, x| sum + x * x)
-    }
-}
-
-struct AddSquares<'a> {
-    sums: &'a mut [f32],
-    xs: &'a [f32],
-}
-
-impl WithSimd for AddSquares<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (sum, x) in self.sums.iter_mut().zip(self.xs) {
-            *sum += x * x;
         }
     }
 }

@@ -47,8 +47,6 @@ impl Order {
 pub struct Panel {
     /// Elements, matrices one after another.
     pub values: Vec<f32>,
-    /// Which axis is contiguous.
-    pub order: Order,
     /// One scale for each group; a single 1 when unscaled.
     pub scales: Vec<f32>,
     /// Where the scale of an element lies.
@@ -96,7 +94,6 @@ pub fn quantize_panel(
     let scaling = quantize_into(operand, numerics, random, order, fold, &mut values);
     Panel {
         values,
-        order,
         scales: scaling.scales,
         layout: scaling.layout,
         non_finite: scaling.non_finite,

@@ -1,17 +1,10 @@
 //! Products of quantized operands.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-
-use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
 use rayon::prelude::*;
 
-use crate::factor::{Factor, Source};
-use crate::gemm::{Job, Kernel, Reading, Scales, Side, Values, multiply};
-use crate::granularity::Granularity;
-use crate::numerics::Numerics;
-use crate::operand::Operand;
-use crate::panel::{Order, scales};
+use crate::factor::Factor;
+use crate::gemm::{Job, Kernel, Reading, Side, multiply};
+use crate::scaled::Scaled;
 
 /// What quantization met in one operand.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -31,9 +24,6 @@ pub struct ProductReport {
     pub rhs: OperandReport,
 }
 
-/// Values above this may leave the range of f32 when two of them are multiplied and summed, so such
-/// formats are scaled back before the product and not after it.
-const LARGEST_UNSCALED: f32 = (1u64 << 32) as f32;
 /// The deepest sum of products of two 8-bit codes that is exact in an i32, in whole cells.
 const EXACT_DEPTH: usize = (1 << 31) / (128 * 128) - 4;
 /// Elements of the result that one task scales.
@@ -61,12 +51,7 @@ const TASK_ELEMENTS: usize = 1 << 14;
 /// # Panics
 /// If an operand reaches outside its data, the operands differ in depth, their batches differ and
 /// neither is one, or `out` or `bias` has another length than the result or its rows.
-pub fn product(
-    lhs: Factor,
-    rhs: Factor,
-    bias: Option<&[f32]>,
-    out: &mut [f32],
-) -> ProductReport {
+pub fn product(lhs: Factor, rhs: Factor, bias: Option<&[f32]>, out: &mut [f32]) -> ProductReport {
     assert_eq!(lhs.depth(), rhs.depth(), "the operands differ in depth");
     let batch = match (lhs.batch(), rhs.batch()) {
         (1, batch) | (batch, 1) => batch,
@@ -90,7 +75,8 @@ pub fn product(
     multiply_on(kernel, lhs, rhs, bias, out)
 }
 
-fn multiply_on(
+/// [`product`] on a certain kernel; one of codes only if both factors have them.
+pub(crate) fn multiply_on(
     kernel: &Kernel,
     lhs: Factor,
     rhs: Factor,
@@ -103,8 +89,8 @@ fn multiply_on(
         true => Reading::Codes { offset },
         false => Reading::Floats,
     };
-    let left_side = left.side(&lhs, reading(kernel.offset));
-    let right_side = right.side(&rhs, reading(false));
+    let left_side = left.side(reading(kernel.offset));
+    let right_side = right.side(reading(false));
     let depth = lhs.depth();
     // The product of two scales can leave the range of f32 where the scaled result does not.
     let extreme = extreme(left.pending(), right.pending());
@@ -135,150 +121,6 @@ fn multiply_on(
     }
 }
 
-impl Factor<'_> {
-    /// Whether its elements are integers under scales that can wait for the end of a product.
-    fn has_codes(&self) -> bool {
-        let numerics = self.numerics();
-        let waits = matches!(
-            numerics.granularity,
-            Granularity::Unscaled | Granularity::Tensor | Granularity::Channel
-        );
-        numerics.format.is_integer() && waits
-    }
-}
-
-/// A factor and its scales.
-struct Scaled<'a> {
-    factor: &'a Factor<'a>,
-    scales: Vec<f32>,
-    degenerate_groups: u64,
-    /// Elements known to be not finite.
-    non_finite: u64,
-    /// Whether all elements are known to be finite.
-    finite: bool,
-    /// Whether the scales are multiplied into the result, and not into the elements.
-    pending: bool,
-}
-
-impl<'a> Scaled<'a> {
-    fn new(factor: &'a Factor<'a>) -> Self {
-        let numerics = factor.numerics();
-        let pending = matches!(
-            numerics.granularity,
-            Granularity::Tensor | Granularity::Channel
-        ) && numerics.format.max_finite() <= LARGEST_UNSCALED;
-        let mut scaled = Scaled {
-            factor,
-            scales: vec![1.0],
-            degenerate_groups: 0,
-            non_finite: 0,
-            finite: false,
-            pending,
-        };
-        match &factor.source {
-            Source::Values {
-                operand, numerics, ..
-            } => {
-                operand.assert_inside();
-                if numerics.granularity.is_scaled() {
-                    let layout = numerics.granularity.layout(operand.outer, operand.depth);
-                    (scaled.scales, scaled.degenerate_groups, scaled.finite) =
-                        scales(operand, numerics, layout);
-                }
-            }
-            Source::Codes { encoded, .. } => {
-                scaled.scales = vec![encoded.scale];
-                scaled.degenerate_groups = encoded.report.degenerate_groups;
-                scaled.non_finite = encoded.report.non_finite;
-            }
-        }
-        scaled
-    }
-
-    /// The scales that the result is to be multiplied by.
-    fn pending(&self) -> &[f32] {
-        if self.pending { &self.scales } else { &[1.0] }
-    }
-
-    fn side(&'a self, factor: &'a Factor<'a>, reading: Reading) -> Side<'a> {
-        let (order, values) = match &factor.source {
-            Source::Values {
-                operand, numerics, ..
-            } if numerics.is_fp32() => (Order::of(operand), Values::Plain(operand)),
-            Source::Values {
-                operand,
-                numerics,
-                random,
-            } => {
-                let order = match numerics.rounding {
-                    Rounding::Stochastic => Order::OuterMajor,
-                    _ => Order::of(operand),
-                };
-                (order, self.rounded(operand, numerics, *random))
-            }
-            Source::Codes {
-                encoded,
-                transposed,
-            } => {
-                let order = match transposed {
-                    false => Order::OuterMajor,
-                    true => Order::DepthMajor,
-                };
-                let format = encoded.numerics.format;
-                let values = Values::Codes {
-                    codes: &encoded.codes,
-                    rounder: Rounder::new(format, Rounding::Nearest, Overflow::Special),
-                    scale: if self.pending { 1.0 } else { encoded.scale },
-                };
-                (order, values)
-            }
-        };
-        Side {
-            values,
-            batch: factor.batch(),
-            outer: factor.outer(),
-            depth: factor.depth(),
-            order,
-            reading,
-            bits: factor.numerics().format.bits(),
-            non_finite: AtomicU64::new(self.non_finite),
-            poisoned: Mutex::default(),
-        }
-    }
-
-    fn rounded(
-        &'a self,
-        operand: &'a Operand<'a>,
-        numerics: &Numerics,
-        random: RandomBits,
-    ) -> Values<'a> {
-        let scales = match &self.scales[..] {
-            [scale] => Scales::One(*scale),
-            scales => {
-                let layout = numerics.granularity.layout(operand.outer, operand.depth);
-                Scales::Groups(scales, layout)
-            }
-        };
-        Values::Rounded {
-            operand,
-            rounder: Rounder::new(numerics.format, numerics.rounding, numerics.overflow),
-            random,
-            scales,
-            fold: !self.pending,
-            finite: self.finite,
-            has_nan: numerics.format.has_nan(),
-            special: numerics.overflow == Overflow::Special,
-        }
-    }
-
-    fn report(&self, side: Side) -> OperandReport {
-        OperandReport {
-            non_finite: side.non_finite.into_inner(),
-            degenerate_groups: self.degenerate_groups,
-        }
-    }
-}
-
 /// Whether a product of a left and a right scale may be subnormal or infinite.
 fn extreme(left: &[f32], right: &[f32]) -> bool {
     let range = |scales: &[f32]| {
@@ -289,7 +131,8 @@ fn extreme(left: &[f32], right: &[f32]) -> bool {
     };
     let ([least, most], [other_least, other_most]) = (range(left), range(right));
     let empty = left.is_empty() || right.is_empty();
-    !empty && !((least * other_least).is_normal() && (most * other_most).is_normal())
+    let normal = (least * other_least).is_normal() && (most * other_most).is_normal();
+    !(empty || normal)
 }
 
 /// Sums of more integer products than an i32 holds: exact sums of pieces of the depth, added in i64.
@@ -313,13 +156,7 @@ fn multiply_deep(job: &Job, out: &mut [f32]) {
 
 /// Multiplies the result by its scales, whose product is taken in f64 where f32 cannot hold it, and
 /// adds the bias.
-fn scale_exactly(
-    left: &[f32],
-    right: &[f32],
-    job: &Job,
-    bias: Option<&[f32]>,
-    out: &mut [f32],
-) {
+fn scale_exactly(left: &[f32], right: &[f32], job: &Job, bias: Option<&[f32]>, out: &mut [f32]) {
     let (rows, columns) = (job.left.outer, job.right.outer);
     if out.is_empty() || job.depth.is_empty() {
         return;
@@ -363,7 +200,10 @@ fn poison(left: &Side, right: &Side, out: &mut [f32]) {
             out[row * columns..][..columns].fill(f32::NAN);
         }
         for &[_, column] in rights.iter().filter(|at| here(right, at[0])) {
-            out.iter_mut().skip(column).step_by(columns).for_each(|x| *x = f32::NAN);
+            out.iter_mut()
+                .skip(column)
+                .step_by(columns)
+                .for_each(|x| *x = f32::NAN);
         }
     }
 }

@@ -3,7 +3,7 @@
 mod reference;
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Factor, Numerics, Operand, ProductReport, product};
+use mantissa_quant::{Factor, Numerics, Operand, ProductReport, encode, encode_into, product};
 use reference::{assert_same, sample};
 
 const LEFT: RandomBits = RandomBits::new(5, 1);
@@ -373,4 +373,124 @@ fn a_view_built_wrongly_by_hand_panics() {
         depth_stride: 1,
     };
     multiply(&operand, "fp32", &operand, "fp32");
+}
+
+/// Formats of at most eight bits under one scale, with every special behaviour.
+const ENCODED: [&str; 10] = [
+    "int8",
+    "int8/unscaled",
+    "int4/stochastic",
+    "e4m3",
+    "e4m3/unscaled",
+    "e5m2/stochastic",
+    "e5m2/unscaled",
+    "e2m1/tensor",
+    "e3m2/unscaled",
+    "e6m1/tensor/special",
+];
+
+#[test]
+fn encoded_factors_give_the_bits_of_their_values() {
+    let (data, more) = (sample(80_000, 20), sample(80_000, 21));
+    for [batch, m, n, k] in [[1, 33, 40, 70], [3, 17, 12, 40], [2, 5, 300, 257]] {
+        let offsets: Vec<usize> = (0..batch).map(|i| i * 777).collect();
+        let lhs = Operand::new(&data, &offsets, [m, k], [k, 1]).unwrap();
+        for rhs in [[k, 1], [1, n]] {
+            let rhs = Operand::new(&more, &offsets, [n, k], rhs).unwrap();
+            for (left, right) in ENCODED.into_iter().zip(ENCODED.into_iter().cycle().skip(3)) {
+                let what = format!("{left} x {right}, {batch}x{m}x{n}x{k}");
+                let (expected, report) = multiply(&lhs, left, &rhs, right);
+                let left = encode(&lhs, &numerics(left), LEFT).unwrap();
+                let right = encode(&rhs, &numerics(right), RIGHT).unwrap();
+                let mut out = vec![f32::NAN; expected.len()];
+                let found = product(left.factor(), right.factor(), None, &mut out);
+                assert_same(&out, &expected, &what);
+                assert_eq!(found, report, "{what}");
+                let values = Factor::new(rhs, *right.numerics(), RIGHT);
+                product(left.factor(), values, None, &mut out);
+                assert_same(&out, &expected, &format!("{what}, left encoded"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transposed_encoding_is_the_transposed_matrix() {
+    let (data, more) = (sample(90 * 70, 22), sample(31 * 90, 23));
+    let matrix = Operand::matrix(&data, 90, 70).unwrap();
+    let other = Operand::matrix(&more, 31, 90).unwrap();
+    for name in ["int8", "e4m3", "e5m2/unscaled", "int4"] {
+        let encoded = encode(&matrix, &numerics(name), LEFT).unwrap();
+        let (expected, _) = multiply(&other, name, &matrix.transposed(), name);
+        let mut out = vec![f32::NAN; 31 * 70];
+        let other = Factor::new(other, numerics(name), LEFT);
+        product(other, encoded.transposed(), None, &mut out);
+        assert_same(&out, &expected, name);
+    }
+}
+
+#[test]
+fn what_a_byte_cannot_say_is_not_encoded() {
+    let mut data = sample(64, 24);
+    let matrix = Operand::matrix(&data, 8, 8).unwrap();
+    for name in ["int8/channel", "mxfp8", "bf16", "fp32", "e4m3/tile2x2"] {
+        assert!(encode(&matrix, &numerics(name), LEFT).is_none(), "{name}");
+    }
+    data[13] = f32::NAN;
+    let matrix = Operand::matrix(&data, 8, 8).unwrap();
+    assert!(encode(&matrix, &numerics("int8"), LEFT).is_none());
+    assert!(encode(&matrix, &numerics("int8/unscaled"), LEFT).is_none());
+    let encoded = encode(&matrix, &numerics("e4m3"), LEFT).unwrap();
+    assert_eq!(
+        (encoded.report().non_finite, encoded.shape()),
+        (1, [1, 8, 8])
+    );
+    let memory = encoded.into_codes();
+    let (at, capacity) = (memory.as_ptr(), memory.capacity());
+    let again = encode_into(&matrix, &numerics("e5m2"), LEFT, memory).unwrap();
+    assert_eq!((again.codes().as_ptr(), again.codes().len()), (at, 64));
+    assert!(capacity >= 64);
+}
+
+#[test]
+fn a_bias_is_added_after_everything_else() {
+    let (data, more, bias) = (sample(40 * 300, 25), sample(300 * 50, 26), sample(50, 27));
+    let lhs = Operand::matrix(&data, 40, 300).unwrap();
+    let rhs = Operand::matrix(&more, 50, 300).unwrap();
+    let tiny: Vec<f32> = more.iter().map(|x| x * 1e-30).collect();
+    let tiny = Operand::matrix(&tiny, 50, 300).unwrap();
+    let small: Vec<f32> = data.iter().map(|x| x * 1e-30).collect();
+    let small = Operand::matrix(&small, 40, 300).unwrap();
+    for (left, right) in PAIRS {
+        // The scales of the second pair are multiplied in f64.
+        for (lhs, rhs) in [(&lhs, &rhs), (&small, &tiny)] {
+            let (mut expected, _) = multiply(lhs, left, rhs, right);
+            for row in expected.chunks_mut(50) {
+                row.iter_mut().zip(&bias).for_each(|(x, b)| *x += b);
+            }
+            let mut out = vec![f32::NAN; 40 * 50];
+            let lhs = Factor::new(*lhs, numerics(left), LEFT);
+            let rhs = Factor::new(*rhs, numerics(right), RIGHT);
+            product(lhs, rhs, Some(&bias), &mut out);
+            assert_same(&out, &expected, &format!("{left} x {right}"));
+        }
+    }
+    let empty = Operand::matrix(&[], 2, 0).unwrap();
+    let mut out = [f32::NAN; 4];
+    product(
+        Factor::fp32(empty),
+        Factor::fp32(empty),
+        Some(&[1.0, 2.0]),
+        &mut out,
+    );
+    assert_eq!(out, [1.0, 2.0, 1.0, 2.0]);
+}
+
+#[test]
+fn sums_beyond_an_i32_are_exact() {
+    let depth = 300_000;
+    let (data, more) = (vec![1.0; 2 * depth], vec![-1.0; 3 * depth]);
+    let lhs = Operand::matrix(&data, 2, depth).unwrap();
+    let rhs = Operand::matrix(&more, 3, depth).unwrap();
+    check_integers(&lhs, "int8", &rhs, "int8/channel");
 }

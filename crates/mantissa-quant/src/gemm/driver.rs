@@ -74,11 +74,19 @@ pub fn multiply(job: &Job, out: &mut [f32]) {
         return;
     }
     let batch = out.len() / (rows * columns);
-    assert!(out.len() % (rows * columns) == 0 && [job.left, job.right].iter().all(|side| [1, batch].contains(&side.batch)));
-    assert!([job.left, job.right].iter().all(|side| job.depth.end <= side.depth));
+    assert!(
+        out.len().is_multiple_of(rows * columns)
+            && [job.left, job.right]
+                .iter()
+                .all(|side| [1, batch].contains(&side.batch))
+    );
+    assert!(
+        [job.left, job.right]
+            .iter()
+            .all(|side| job.depth.end <= side.depth)
+    );
     let work = rows.saturating_mul(columns).saturating_mul(depth);
-    let parallel =
-        work.saturating_mul(batch) >= PARALLEL_WORK && rayon::current_num_threads() > 1;
+    let parallel = work.saturating_mul(batch) >= PARALLEL_WORK && rayon::current_num_threads() > 1;
     let shared = batch > 1 && (job.left.batch == 1 || job.right.batch == 1);
     let out = Out(out.as_mut_ptr());
     if shared || batch == 1 {
@@ -128,4 +136,3 @@ impl Job<'_> {
         if side.batch == 1 { 0 } else { matrix }
     }
 }
-

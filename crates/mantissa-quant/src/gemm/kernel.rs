@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 use super::tile::Tile;
 #[cfg(target_arch = "x86_64")]
@@ -10,6 +12,7 @@ use super::{avx2, avx512};
 /// A microkernel with its measures.
 pub struct Kernel {
     /// The instructions it is made of.
+    #[cfg_attr(not(test), expect(dead_code))]
     pub name: &'static str,
     /// The most rows of a tile.
     pub rows: usize,
@@ -40,39 +43,78 @@ macro_rules! kernel {
 /// Every kernel, the better ones first.
 static ALL: &[Kernel] = &[
     #[cfg(target_arch = "x86_64")]
-    kernel!("avx512", avx512::float_tile, avx512::ROWS, false, false, || {
-        is_x86_feature_detected!("avx512f")
-    }),
+    kernel!(
+        "avx512",
+        avx512::float_tile,
+        avx512::ROWS,
+        false,
+        false,
+        || { is_x86_feature_detected!("avx512f") }
+    ),
     #[cfg(target_arch = "x86_64")]
-    kernel!("avx512vnni", avx512::vnni_tile, avx512::ROWS, true, true, || {
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
-    }),
+    kernel!(
+        "avx512vnni",
+        avx512::vnni_tile,
+        avx512::ROWS,
+        true,
+        true,
+        || { is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") }
+    ),
     #[cfg(target_arch = "x86_64")]
-    kernel!("avx512bw", avx512::word_tile, avx512::WORD_ROWS, true, false, || {
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
-    }),
+    kernel!(
+        "avx512bw",
+        avx512::word_tile,
+        avx512::WORD_ROWS,
+        true,
+        false,
+        || { is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") }
+    ),
     #[cfg(target_arch = "x86_64")]
     kernel!("avx2", avx2::float_tile, avx2::ROWS, false, false, || {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
     }),
     #[cfg(target_arch = "x86_64")]
-    kernel!("avx2", avx2::code_tile, avx2::CODE_ROWS, true, false, || {
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-    }),
+    kernel!(
+        "avx2",
+        avx2::code_tile,
+        avx2::CODE_ROWS,
+        true,
+        false,
+        || { is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") }
+    ),
     #[cfg(target_arch = "aarch64")]
     kernel!("neon", neon::float_tile, neon::ROWS, false, false, || {
         std::arch::is_aarch64_feature_detected!("neon")
     }),
     #[cfg(target_arch = "aarch64")]
-    kernel!("dotprod", neon::dotprod_tile, neon::ROWS, true, false, || {
-        std::arch::is_aarch64_feature_detected!("dotprod")
-    }),
+    kernel!(
+        "dotprod",
+        neon::dotprod_tile,
+        neon::ROWS,
+        true,
+        false,
+        || { std::arch::is_aarch64_feature_detected!("dotprod") }
+    ),
     #[cfg(target_arch = "aarch64")]
     kernel!("neon", neon::code_tile, neon::ROWS, true, false, || {
         std::arch::is_aarch64_feature_detected!("neon")
     }),
-    kernel!("portable", portable::float_tile, portable::ROWS, false, false, || true),
-    kernel!("portable", portable::code_tile, portable::ROWS, true, false, || true),
+    kernel!(
+        "portable",
+        portable::float_tile,
+        portable::ROWS,
+        false,
+        false,
+        || true
+    ),
+    kernel!(
+        "portable",
+        portable::code_tile,
+        portable::ROWS,
+        true,
+        false,
+        || true
+    ),
 ];
 
 impl Kernel {
@@ -96,11 +138,6 @@ impl Kernel {
     /// Cells before each panel of the right operand: what the columns' sums begin with.
     pub fn header(&self) -> usize {
         if self.codes { self.columns } else { 0 }
-    }
-
-    /// Elements along the depth in one cell.
-    pub fn elements(&self) -> usize {
-        if self.codes { 4 } else { 1 }
     }
 
     /// Computes a tile.

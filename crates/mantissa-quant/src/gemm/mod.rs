@@ -12,6 +12,8 @@
 //! An element of the result is one chain of operations in a fixed order, so it is the same, bit for
 //! bit, on every instruction set and every number of threads.
 
+#[cfg(test)]
+mod agreement;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

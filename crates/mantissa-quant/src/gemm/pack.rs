@@ -141,7 +141,10 @@ pub fn pack_right(
     let each = |out: &mut [u32], visit: &mut dyn FnMut(Range<usize>, &mut [u32])| {
         for (index, out) in range.clone().zip(out.chunks_exact_mut(panel)) {
             let columns = panels.range(index..index + 1);
-            visit(columns.start - block.outer..columns.end - block.outer, &mut out[header..]);
+            visit(
+                columns.start - block.outer..columns.end - block.outer,
+                &mut out[header..],
+            );
         }
     };
     each(out, &mut |columns, cells| {

@@ -97,7 +97,11 @@ impl<'a> Plan<'a> {
         let width = self.panels.count() * self.panels.width;
         let scales = self.column_scales.floats();
         let first = (matrix - self.matrix) * width;
-        if scales.len() > width { &scales[first..first + width] } else { scales }
+        if scales.len() > width {
+            &scales[first..first + width]
+        } else {
+            scales
+        }
     }
 
     /// The elements of a block of the depth.

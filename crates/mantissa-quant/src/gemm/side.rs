@@ -139,17 +139,7 @@ impl Side<'_> {
     pub fn read(&self, area: Area, out: &mut [u32], stride: usize) {
         debug_assert!(area.lines * area.len <= AREA * self.elements());
         let gathered = self.gather(area);
-        let row = |i: usize| match (&gathered, &self.values) {
-            (Some(gathered), _) => {
-                &gathered.floats()[i * area.len..][..area.len]
-            }
-            (None, Values::Plain(operand) | Values::Rounded { operand, .. }) => {
-                let [line_stride, _] = self.strides(operand);
-                let start = operand.offsets[area.matrix] + (area.line + i) * line_stride;
-                &operand.data[start + area.from..][..area.len]
-            }
-            (None, Values::Codes { .. }) => &[],
-        };
+        let row = |i: usize| self.source(area, &gathered, i);
         match (self.reading, self.order) {
             (Reading::Floats, _) => {
                 for (i, out) in out.chunks_mut(stride).take(area.lines).enumerate() {
@@ -166,6 +156,7 @@ impl Side<'_> {
                     }
                     let codes: &mut [u8] = cast_slice_mut(out);
                     self.codes(area, i, row(i), &mut codes[..area.len]);
+                    self.extend_signs(&mut codes[..area.len]);
                     if by {
                         offset(out);
                     }
@@ -183,6 +174,7 @@ impl Side<'_> {
                             codes.fill(0);
                         }
                     }
+                    self.extend_signs(bytes);
                     let (low, high) = bytes.split_at(2 * area.len);
                     let (a, b) = low.split_at(area.len);
                     let (c, d) = high.split_at(area.len);
@@ -192,6 +184,45 @@ impl Side<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Writes the codes of whole lines from `line` on, right-aligned.
+    pub fn encode(&self, matrix: usize, line: usize, codes: &mut [u8]) {
+        const LINES: usize = 16;
+        let [_, len] = self.lines();
+        let width = match &self.values {
+            Values::Rounded { operand, .. } if self.strides(operand)[1] != 1 => AREA / LINES,
+            _ => len,
+        };
+        for (group, codes) in codes.chunks_mut(LINES * len).enumerate() {
+            for from in (0..len).step_by(width) {
+                let area = Area {
+                    matrix,
+                    line: line + group * LINES,
+                    lines: codes.len() / len,
+                    from,
+                    len: width.min(len - from),
+                };
+                let gathered = self.gather(area);
+                for (i, codes) in codes.chunks_mut(len).enumerate() {
+                    let source = self.source(area, &gathered, i);
+                    self.codes(area, i, source, &mut codes[from..from + area.len]);
+                }
+            }
+        }
+    }
+
+    /// The values of a line of an area, unless they are codes.
+    fn source<'b>(&'b self, area: Area, gathered: &'b Option<Scratch>, i: usize) -> &'b [f32] {
+        match (gathered, &self.values) {
+            (Some(gathered), _) => &gathered.floats()[i * area.len..][..area.len],
+            (None, Values::Plain(operand) | Values::Rounded { operand, .. }) => {
+                let [line_stride, _] = self.strides(operand);
+                let start = operand.offsets[area.matrix] + (area.line + i) * line_stride;
+                &operand.data[start + area.from..][..area.len]
+            }
+            (None, Values::Codes { .. }) => &[],
         }
     }
 
@@ -209,17 +240,22 @@ impl Side<'_> {
             return None;
         };
         let [line_stride, element_stride] = self.strides(operand);
-        if element_stride == 1 || area.len == 1 {
+        if element_stride == 1 {
             return None;
         }
-        let start = operand.offsets[area.matrix]
-            + area.line * line_stride
-            + area.from * element_stride;
+        let start =
+            operand.offsets[area.matrix] + area.line * line_stride + area.from * element_stride;
         let source = &operand.data[start..];
         let mut gathered = Scratch::new(area.lines * area.len);
         if line_stride == 1 {
             let shape = [area.len, area.lines];
-            transpose(&mut gathered, area.len, cast_slice(source), element_stride, shape);
+            transpose(
+                &mut gathered,
+                area.len,
+                cast_slice(source),
+                element_stride,
+                shape,
+            );
         } else {
             for (line, out) in gathered.floats_mut().chunks_mut(area.len).enumerate() {
                 for (element, out) in out.iter_mut().enumerate() {
@@ -273,7 +309,8 @@ impl Side<'_> {
                     }
                 });
                 let mut found = 0;
-                if !finite && !(*special && *has_nan) {
+                let after_tells = *special && *has_nan;
+                if !(*finite || after_tells) {
                     found = Self::look(source, |at| {
                         if !has_nan {
                             out[at] = f32::NAN;
@@ -289,20 +326,20 @@ impl Side<'_> {
         }
     }
 
-    /// Writes a piece of a line as integer codes.
+    /// Writes a piece of a line as codes, right-aligned.
     fn codes(&self, area: Area, i: usize, source: &[f32], out: &mut [u8]) {
         let start = self.index(area, i);
         match &self.values {
             Values::Plain(_) => unreachable!("fp32 has no codes"),
             Values::Codes { codes, .. } => {
                 out.copy_from_slice(&codes[start..start + out.len()]);
-                self.extend_signs(out);
             }
             Values::Rounded {
                 rounder,
                 random,
                 scales,
                 finite,
+                has_nan,
                 ..
             } => {
                 self.runs(area, i, scales, |at, len, scales, run| {
@@ -313,9 +350,11 @@ impl Side<'_> {
                         _ => rounder.encode_runs_u8(*random, start, source, scales, run, out),
                     }
                 });
-                self.extend_signs(out);
                 if !finite {
                     let found = Self::look(source, |at| {
+                        if *has_nan {
+                            return;
+                        }
                         let outer = match self.order {
                             Order::OuterMajor => area.line + i,
                             Order::DepthMajor => area.from + at,

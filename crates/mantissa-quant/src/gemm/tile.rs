@@ -222,10 +222,16 @@ pub unsafe fn codes<D: Dots, const R: usize, const V: usize, const W: usize>(til
         }
         let mut sums = [first; R];
         let (mut left, mut right) = (tile.left, tile.right.add(W * lanes_of_all));
-        each_step!(tile, D::Vectors, V, code_step::<D, R, V>(&mut sums, left, right), {
-            left = left.add(1);
-            right = right.add(W * lanes_of_all);
-        });
+        each_step!(
+            tile,
+            D::Vectors,
+            V,
+            code_step::<D, R, V>(&mut sums, left, right),
+            {
+                left = left.add(1);
+                right = right.add(W * lanes_of_all);
+            }
+        );
         let mut sums = settled(sums);
         let lanes = lanes::<D::Vectors, V>(tile.columns);
         let mut floats = [[D::Vectors::splat(0.0); V]; R];

@@ -98,7 +98,8 @@ pub fn zip(out: &mut [u32], lines: [&[u8]; 4]) {
         use core::arch::x86_64::*;
         // SAFETY: SSE2 is part of the architecture, and every line has 16 more codes, `out` 16 more cells.
         unsafe {
-            let [a, b, c, d] = [a, b, c, d].map(|line| _mm_loadu_si128(line.as_ptr().add(done).cast()));
+            let [a, b, c, d] =
+                [a, b, c, d].map(|line| _mm_loadu_si128(line.as_ptr().add(done).cast()));
             let [ab, cd] = [_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d)];
             let [ab_high, cd_high] = [_mm_unpackhi_epi8(a, b), _mm_unpackhi_epi8(c, d)];
             let cells = [
@@ -168,7 +169,11 @@ mod tests {
             transpose(&mut out, out_stride, &lines, stride, [count, len]);
             for (at, x) in out.iter().enumerate() {
                 let (e, l) = (at / out_stride, at % out_stride);
-                let expected = if l < count { lines[l * stride + e] } else { u32::MAX };
+                let expected = if l < count {
+                    lines[l * stride + e]
+                } else {
+                    u32::MAX
+                };
                 assert_eq!(*x, expected, "{count} x {len} at {at}");
             }
         }
@@ -185,14 +190,21 @@ mod tests {
 
     #[test]
     fn codes_are_summed_with_their_signs() {
-        let lines: Vec<Vec<u8>> = (0..4).map(|l| (0..99).map(|i| (i * 7 + l * 50) as u8).collect()).collect();
+        let lines: Vec<Vec<u8>> = (0..4)
+            .map(|l| (0..99).map(|i| (i * 7 + l * 50) as u8).collect())
+            .collect();
         let mut cells = vec![0; 99];
         zip(&mut cells, [&lines[0], &lines[1], &lines[2], &lines[3]]);
         let mut sums = vec![5; 33];
         add_codes(&mut sums, &cells);
         for (column, sum) in sums.iter().enumerate() {
-            let codes = lines.iter().flat_map(|line| line.iter().skip(column).step_by(33));
-            assert_eq!(*sum, 5 + codes.map(|code| i32::from(*code as i8)).sum::<i32>());
+            let codes = lines
+                .iter()
+                .flat_map(|line| line.iter().skip(column).step_by(33));
+            assert_eq!(
+                *sum,
+                5 + codes.map(|code| i32::from(*code as i8)).sum::<i32>()
+            );
         }
     }
 }
