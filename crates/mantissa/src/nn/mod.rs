@@ -7,23 +7,30 @@
 //! Burn's.
 //!
 //! Products: [`Linear`], [`conv::Conv1d`], [`conv::Conv2d`], [`conv::Conv3d`], [`conv::ConvTranspose1d`],
-//! [`conv::ConvTranspose2d`], [`Embedding`], [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`].
-//! Between them: [`LayerNorm`], [`Dropout`], [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is
-//! Burn's; multiplying modules that are not named here run in full precision.
+//! [`conv::ConvTranspose2d`], [`Embedding`], [`Lstm`], [`BiLstm`], [`Gru`], [`BiGru`],
+//! [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`]. Between them: [`LayerNorm`], [`Dropout`],
+//! [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's; multiplying modules that are not named
+//! here run in full precision.
 
 pub mod activation;
 pub mod attention;
 pub mod conv;
 mod dropout;
 mod embedding;
+mod gate_controller;
+pub mod gru;
 mod layer_norm;
 mod linear;
 pub mod loss;
+pub mod lstm;
 pub mod transformer;
 
 pub use activation::Gelu;
 pub use burn::nn::*;
 pub use dropout::{Dropout, DropoutConfig};
 pub use embedding::{Embedding, EmbeddingConfig};
+pub use gate_controller::GateController;
+pub use gru::{BiGru, BiGruConfig, Gru, GruConfig};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig};
+pub use lstm::{BiLstm, BiLstmConfig, Lstm, LstmConfig};
