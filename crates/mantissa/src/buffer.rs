@@ -15,31 +15,66 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, Shape};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
 
-/// Shorter vectors are the allocator's business, which is quick with them.
-const SHORTEST: usize = 1 << 12;
+/// Shorter vectors, in bytes, are the allocator's business, which is quick with them.
+const SHORTEST: usize = 1 << 14;
 
-/// Buffers that nobody uses, by length, with the sweep after which each was last used.
-#[derive(Default)]
-struct Idle {
-    by_len: HashMap<usize, Vec<(u64, Vec<f32>)>>,
+/// Vectors that nobody uses, by length, with the sweep after which each was last used.
+struct Idle<T> {
+    by_len: HashMap<usize, Vec<(u64, Vec<T>)>>,
     sweeps: u64,
 }
 
-static IDLE: LazyLock<Mutex<Idle>> = LazyLock::new(Mutex::default);
-
-fn idle() -> MutexGuard<'static, Idle> {
-    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> Default for Idle<T> {
+    fn default() -> Self {
+        Self {
+            by_len: HashMap::new(),
+            sweeps: 0,
+        }
+    }
 }
 
-/// Frees the buffers that have not been used since the last sweep.
-pub(crate) fn sweep() {
-    let mut idle = idle();
-    let now = idle.sweeps;
-    for buffers in idle.by_len.values_mut() {
-        buffers.retain(|(last_used, _)| *last_used == now);
+impl<T> Idle<T> {
+    fn sweep(&mut self) {
+        for vectors in self.by_len.values_mut() {
+            vectors.retain(|(last_used, _)| *last_used == self.sweeps);
+        }
+        self.by_len.retain(|_, vectors| !vectors.is_empty());
+        self.sweeps += 1;
     }
-    idle.by_len.retain(|_, buffers| !buffers.is_empty());
-    idle.sweeps += 1;
+
+    fn take(&mut self, len: usize) -> Option<Vec<T>> {
+        self.by_len.get_mut(&len)?.pop().map(|(_, vector)| vector)
+    }
+
+    fn keep(&mut self, vector: Vec<T>) {
+        if size_of_val(vector.as_slice()) >= SHORTEST {
+            let kept = self.by_len.entry(vector.len()).or_default();
+            kept.push((self.sweeps, vector));
+        }
+    }
+}
+
+static VALUES: LazyLock<Mutex<Idle<f32>>> = LazyLock::new(Mutex::default);
+static CODES: LazyLock<Mutex<Idle<u8>>> = LazyLock::new(Mutex::default);
+
+fn lock<T>(idle: &Mutex<Idle<T>>) -> MutexGuard<'_, Idle<T>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Frees the memory that has not been used since the last sweep.
+pub(crate) fn sweep() {
+    lock(&VALUES).sweep();
+    lock(&CODES).sweep();
+}
+
+/// Space for `len` codes, each of some value; empty where none of this length is kept.
+pub(crate) fn codes(len: usize) -> Vec<u8> {
+    lock(&CODES).take(len).unwrap_or_default()
+}
+
+/// Keeps the memory of codes that nobody reads any more.
+pub(crate) fn keep_codes(codes: Vec<u8>) {
+    lock(&CODES).keep(codes);
 }
 
 /// Space for results: as many elements as asked for, each of some value.
@@ -49,11 +84,10 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(crate) fn new(len: usize) -> Self {
-        let kept = (len >= SHORTEST)
-            .then(|| idle().by_len.get_mut(&len).and_then(Vec::pop))
-            .flatten();
-        let values = kept.map_or_else(|| vec![0.0; len], |(_, values)| values);
-        Self { values }
+        let kept = lock(&VALUES).take(len);
+        Self {
+            values: kept.unwrap_or_else(|| vec![0.0; len]),
+        }
     }
 
     pub(crate) fn zeros(len: usize) -> Self {
@@ -95,15 +129,7 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.values.len() >= SHORTEST {
-            let values = std::mem::take(&mut self.values);
-            let mut idle = idle();
-            let now = idle.sweeps;
-            idle.by_len
-                .entry(values.len())
-                .or_default()
-                .push((now, values));
-        }
+        lock(&VALUES).keep(std::mem::take(&mut self.values));
     }
 }
 
@@ -138,7 +164,7 @@ mod tests {
     use super::*;
 
     /// Lengths that no other test uses.
-    const LEN: usize = SHORTEST + 12_345;
+    const LEN: usize = SHORTEST / 4 + 12_345;
 
     #[test]
     fn a_dropped_tensor_gives_its_memory_to_the_next_of_its_size() {
@@ -172,7 +198,7 @@ mod tests {
     #[test]
     fn a_sweep_frees_what_a_whole_step_did_not_use() {
         const UNIQUE: usize = LEN + 2;
-        let kept = || idle().by_len.contains_key(&UNIQUE);
+        let kept = || lock(&VALUES).by_len.contains_key(&UNIQUE);
         drop(Buffer::new(UNIQUE));
         sweep();
         assert!(kept(), "used in the step that ended");

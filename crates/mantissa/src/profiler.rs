@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mantissa_formats::RandomBits;
 use mantissa_plan::{OperandStatistics, Pass, PassSample, Profile, Role, Site};
-use mantissa_quant::Operand;
+use mantissa_quant::{Operand, amax};
 
 /// What a [`Profiler`] measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,40 +179,18 @@ fn gather(operand: &Operand<'_>, matrices: &[usize], rows: &[usize]) -> Vec<f32>
 }
 
 /// The largest finite magnitude in `operand`.
-pub(crate) fn amax(operand: &Operand<'_>) -> f32 {
-    // Along the denser axis, so that a transposed view is read in memory order too.
-    let view = if operand.outer_stride < operand.depth_stride {
-        operand.transposed()
-    } else {
-        *operand
-    };
-    let mut top = 0.0_f32;
-    for &offset in view.offsets {
-        for row in 0..view.outer {
-            let start = offset + row * view.outer_stride;
-            let row_amax = if view.depth_stride == 1 {
-                finite_amax(view.data[start..start + view.depth].iter())
-            } else {
-                finite_amax(
-                    view.data[start..]
-                        .iter()
-                        .step_by(view.depth_stride)
-                        .take(view.depth),
-                )
-            };
-            top = top.max(row_amax);
-        }
+pub(crate) fn finite_amax(operand: &Operand<'_>) -> f32 {
+    let largest = amax(operand);
+    if largest.is_finite() {
+        return largest;
     }
-    top
-}
-
-fn finite_amax<'a>(values: impl Iterator<Item = &'a f32>) -> f32 {
-    values.fold(0.0, |top, x| {
-        let magnitude = x.abs();
-        if magnitude < f32::INFINITY && magnitude > top {
-            magnitude
-        } else {
-            top
-        }
-    })
+    let rows = operand.offsets.iter().flat_map(|&offset| {
+        (0..operand.outer).flat_map(move |row| {
+            (0..operand.depth)
+                .map(move |k| offset + row * operand.outer_stride + k * operand.depth_stride)
+        })
+    });
+    rows.map(|i| operand.data[i].abs())
+        .filter(|x| x.is_finite())
+        .fold(0.0, f32::max)
 }

@@ -1,17 +1,49 @@
 //! Tensors quantized once for all products that read them.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::Bytes;
 use mantissa_formats::{RandomBits, Rounding};
-use mantissa_quant::{Encoded, Numerics, encode};
+use mantissa_quant::{Encoded, Granularity, Numerics, encode_into};
 
+use crate::buffer;
 use crate::flex_tensor::{Axis, View};
 
 thread_local! {
     static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+}
+
+/// Codes whose memory is kept for the next of their size.
+pub(super) struct Codes(Option<Encoded>);
+
+impl Deref for Codes {
+    type Target = Encoded;
+
+    fn deref(&self) -> &Encoded {
+        let Some(encoded) = &self.0 else {
+            unreachable!("codes are taken out only when they are dropped")
+        };
+        encoded
+    }
+}
+
+impl Drop for Codes {
+    fn drop(&mut self) {
+        if let Some(encoded) = self.0.take() {
+            buffer::keep_codes(encoded.into_codes());
+        }
+    }
+}
+
+fn encode(tensor: &FlexTensor, numerics: &Numerics, random: RandomBits) -> Option<Arc<Codes>> {
+    let view = View::new(tensor, Axis::Row);
+    let operand = view.operand();
+    let codes = buffer::codes(operand.count());
+    let encoded = encode_into(&operand, numerics, random, codes)?;
+    Some(Arc::new(Codes(Some(encoded))))
 }
 
 /// The tensor that this thread encoded last: queries, keys and values are products of one input.
@@ -20,7 +52,7 @@ struct Last {
     buffer: Weak<Bytes>,
     layout: Layout,
     numerics: Numerics,
-    encoded: Arc<Encoded>,
+    encoded: Arc<Codes>,
 }
 
 /// The codes of a tensor, in the order of its rows, if a byte an element and one scale say all.
@@ -28,11 +60,17 @@ pub(super) fn of(
     tensor: &FlexTensor,
     numerics: &Numerics,
     random: RandomBits,
-) -> Option<Arc<Encoded>> {
-    let view = View::new(tensor, Axis::Row);
+) -> Option<Arc<Codes>> {
+    let one_scale = matches!(
+        numerics.granularity,
+        Granularity::Unscaled | Granularity::Tensor
+    );
+    if !one_scale || numerics.format.bits() > 8 {
+        return None;
+    }
     if numerics.rounding == Rounding::Stochastic {
         // Every site draws its own bits.
-        return encode(&view.operand(), numerics, random).map(Arc::new);
+        return encode(tensor, numerics, random);
     }
     let buffer = tensor.data_arc();
     let known = LAST.with_borrow(|last| {
@@ -50,7 +88,7 @@ pub(super) fn of(
     if known.is_some() {
         return known;
     }
-    let encoded = Arc::new(encode(&view.operand(), numerics, random)?);
+    let encoded = encode(tensor, numerics, random)?;
     LAST.set(Some(Last {
         buffer: Arc::downgrade(&buffer),
         layout: tensor.layout().clone(),

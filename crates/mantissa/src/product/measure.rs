@@ -8,7 +8,7 @@ use mantissa_plan::{Pass, Role};
 
 use crate::flex_tensor::{Axis, View, outer_axes, positive};
 use crate::operation::{Gradient, Operation, Outcome};
-use crate::profiler::{Amax, Operands, amax};
+use crate::profiler::{Amax, Operands, finite_amax};
 use crate::session::SiteUse;
 
 /// `output` itself, with its site's operands measured once its gradient is known.
@@ -45,7 +45,7 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
         return;
     };
     let started = Instant::now();
-    let whole = |tensor| amax(&View::new(tensor, Axis::Row).operand());
+    let whole = |tensor| finite_amax(&View::new(tensor, Axis::Row).operand());
     let amax = Amax {
         lhs: whole(&lhs),
         rhs: whole(&rhs),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use burn::backend::flex::FlexTensor;
 use mantissa_kernels::reduce::column_sums;
 use mantissa_plan::{Pass, Role};
-use mantissa_quant::{Encoded, Factor, Numerics, OperandReport, fake_quantize, product};
+use mantissa_quant::{Factor, Numerics, OperandReport, fake_quantize, product};
 
-use super::encoding;
+use super::encoding::{self, Codes};
 use crate::buffer::Buffer;
 use crate::flex_tensor::{Axis, View, contiguous, elements, outer_axes, positive, shape};
 use crate::operation::{Gradient, Outcome};
@@ -99,7 +99,7 @@ enum Values {
     /// To be quantized by each pass.
     Unquantized(FlexTensor),
     /// Quantized for all passes, in the order of the tensor's own rows.
-    Encoded(Arc<Encoded>),
+    Encoded(Arc<Codes>),
 }
 
 impl Tensor {
