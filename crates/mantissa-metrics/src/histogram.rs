@@ -2,7 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use mantissa_formats::SimdLevel;
 use serde::{Deserialize, Serialize};
+
+use crate::chunk::{CHUNK, Chunk};
+use crate::exponents;
 
 /// Exponent of the smallest f32 subnormal, 2^-149.
 const LOWEST: i32 = -149;
@@ -14,10 +18,6 @@ const BINS: usize = (HIGHEST - LOWEST + 1) as usize;
 const SMALLEST_NORMAL: usize = (-126 - LOWEST) as usize;
 /// Explicit mantissa bits of an f32.
 const MANTISSA_MASK: u32 = 0x007f_ffff;
-/// Elements counted together, few enough for 32-bit counters and for a second look while they are
-/// cached.
-const CHUNK: usize = 8192;
-
 /// Elements per exponent `floor(log2 |x|)`, from −149 (the smallest f32 subnormal) to 127.
 ///
 /// The exponent is read from the bits: from the exponent field of a normal number, from the leading
@@ -61,40 +61,27 @@ impl ExponentHistogram {
     /// Adds the elements of a slice.
     pub fn push(&mut self, values: &[f32]) {
         for chunk in values.chunks(CHUNK) {
-            self.push_chunk(chunk);
+            self.push_chunk(&Chunk::read(SimdLevel::best(), chunk));
         }
     }
 
-    fn push_chunk(&mut self, chunk: &[f32]) {
-        // Neighbouring elements often share an exponent; four tables in turn keep an increment from
-        // waiting for the previous one of the same counter.
-        let mut tables = [[0u32; 256]; 4];
-        let (quads, rest) = chunk.as_chunks::<4>();
-        for quad in quads {
-            for (table, &x) in tables.iter_mut().zip(quad) {
-                table[exponent_field(x)] += 1;
-            }
+    /// Adds the elements of a chunk.
+    pub(crate) fn push_chunk(&mut self, chunk: &Chunk) {
+        let counts = exponents::count(chunk);
+        let normal = &mut self.bins[SMALLEST_NORMAL..];
+        for (bin, count) in normal.iter_mut().zip(&counts[1..255]) {
+            *bin += u64::from(*count);
         }
-        for &x in rest {
-            tables[0][exponent_field(x)] += 1;
-        }
-        let count = |field: usize| {
-            tables
-                .iter()
-                .map(|table| u64::from(table[field]))
-                .sum::<u64>()
-        };
-        for field in 1..=254 {
-            self.bins[field + SMALLEST_NORMAL - 1] += count(field);
-        }
-        self.non_finite += count(255);
-        if count(0) > 0 {
-            for &x in chunk.iter().filter(|&&x| exponent_field(x) == 0) {
-                match x.to_bits() & MANTISSA_MASK {
-                    0 => self.zeros += 1,
+        self.non_finite += u64::from(counts[255]);
+        if counts[0] > 0 {
+            for x in chunk.values {
+                let magnitude = x.to_bits() & !(1 << 31);
+                if magnitude == 0 {
+                    self.zeros += 1;
+                } else if magnitude <= MANTISSA_MASK {
                     // The value is mantissa x 2^-149, so the bin is the position of the leading
                     // one.
-                    mantissa => self.bins[mantissa.ilog2() as usize] += 1,
+                    self.bins[magnitude.ilog2() as usize] += 1;
                 }
             }
         }
@@ -177,12 +164,6 @@ impl ExponentHistogram {
             count as f64 / total as f64
         }
     }
-}
-
-/// The eight exponent bits of an f32.
-#[inline(always)]
-fn exponent_field(x: f32) -> usize {
-    (x.to_bits() >> 23 & 0xff) as usize
 }
 
 /// The histogram as written to a file: the bins from the first to the last one that is not empty.

@@ -2,7 +2,8 @@
 //!
 //! Three questions, in the order in which a choice of numerics asks them:
 //!
-//! 1. *What do the values look like?* [`Moments`], [`ExponentHistogram`] and [`fit_student_t`].
+//! 1. *What do the values look like?* [`TensorStatistics`] (which are [`Moments`] and an
+//!    [`ExponentHistogram`]) and [`fit_student_t`].
 //! 2. *What does a numerics do to them?* [`quantization_error`]: SQNR, MSE, bias, cosine,
 //!    underflow, saturation.
 //! 3. *What does it do to the product?* [`backward_error`]: |LR − Q(L,R)| / (|L||R|), element by
@@ -43,13 +44,16 @@
 #![forbid(unsafe_code)]
 
 mod backward;
+mod chunk;
 mod error;
+mod exponents;
 mod histogram;
 mod interval;
 mod moments;
 mod row;
 pub mod sample;
 mod serial;
+mod statistics;
 mod student;
 
 pub use backward::{BackwardError, ExactProduct, backward_error};
@@ -57,4 +61,5 @@ pub use error::{QuantizationError, cosine, quantization_error};
 pub use histogram::ExponentHistogram;
 pub use interval::{Interval, mean_interval, quantile_interval};
 pub use moments::Moments;
+pub use statistics::TensorStatistics;
 pub use student::{StudentT, fit_student_t};

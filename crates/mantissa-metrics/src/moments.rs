@@ -1,21 +1,22 @@
 //! Moments to the fourth in one pass, mergeable.
 
+use mantissa_formats::SimdLevel;
+use pulp::{Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
-/// Elements taken together: small enough to stay in the first-level cache between the two sweeps
-/// over them.
-const CHUNK: usize = 4096;
-
-/// Independent accumulators of a sweep. Fixed, so that the order of the additions, and with it
-/// every bit of the result, is the same on machines with narrow and with wide vectors.
-const LANES: usize = 16;
+use crate::chunk::{CHUNK, Chunk, INFINITY, LANES};
 
 /// Count, extremes and the first four moments of the finite elements of a tensor.
 ///
-/// Elements are taken in chunks: a chunk's central sums are computed about the chunk's own mean,
-/// then merged into the running ones with the pairwise update formulas of Chan, Golub and LeVeque
-/// (1979), extended to the third and fourth order by Pébay (SAND2008-6212, 2008). The same formulas
-/// merge the moments of two shards.
+/// Elements are taken in chunks. One sweep over a chunk adds the powers of its deviations from the mean
+/// of a few of its elements, in f64; the sums about the chunk's own mean follow from those, and are
+/// merged into the running ones with the pairwise update formulas of Chan, Golub and LeVeque (1979),
+/// extended to the third and fourth order by Pébay (SAND2008-6212, 2008). The same formulas merge the
+/// moments of two shards.
+///
+/// The error of `mean` is below 1e-12 times `amax`, and that of the sum of the `k`-th powers below
+/// 1e-12 times `count * amax^k`; a mean far larger than the spread around it costs the latter nothing, for
+/// deviations are then exact. Counts and extremes are exact.
 ///
 /// All moments are of the population (divided by the count, not by the count less one).
 ///
@@ -59,10 +60,14 @@ impl Moments {
 
     /// Adds the elements of a slice.
     pub fn push(&mut self, values: &[f32]) {
-        let arch = pulp::Arch::new();
         for chunk in values.chunks(CHUNK) {
-            self.merge(&arch.dispatch(Chunk(chunk)));
+            self.push_chunk(&Chunk::read(SimdLevel::best(), chunk));
         }
+    }
+
+    /// Adds the elements of a chunk.
+    pub(crate) fn push_chunk(&mut self, chunk: &Chunk) {
+        self.merge(&of_chunk(chunk));
     }
 
     /// Adds the elements that `other` has seen.
@@ -136,134 +141,113 @@ impl Moments {
     }
 }
 
-/// At most [`CHUNK`] elements, to be summed by instructions chosen at run time. (A closure would be
-/// compiled for the oldest machine: its call is not inlined into the code for newer ones.)
-struct Chunk<'a>(&'a [f32]);
-
-impl pulp::WithSimd for Chunk<'_> {
-    type Output = Moments;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Moments {
-        of_chunk(self.0)
-    }
-}
-
-/// Moments of at most [`CHUNK`] elements, about their own mean.
-#[inline(always)]
-fn of_chunk(chunk: &[f32]) -> Moments {
-    // Sums about a value of the chunk, not about zero: a constant chunk then has exactly its value
-    // as the mean and exactly zero central sums.
-    let shift = chunk.iter().copied().find(|&x| is_finite(x)).unwrap_or(0.0);
-    let mut first = FirstSweep::default();
-    let (blocks, rest) = chunk.as_chunks::<LANES>();
-    for block in blocks {
-        first.add(block, shift);
-    }
-    let mut padded = [f32::NAN; LANES];
-    padded[..rest.len()].copy_from_slice(rest);
-    first.add(&padded, shift);
-
-    let finite: u32 = first.finite.iter().sum();
+/// Moments of a chunk.
+fn of_chunk(chunk: &Chunk) -> Moments {
+    let [zeros, non_finite] = chunk.zeros_and_non_finite();
+    let count = chunk.values.len() as u64 - u64::from(non_finite);
     let mut moments = Moments {
-        count: u64::from(finite),
-        zeros: u64::from(first.zeros.iter().sum::<u32>()),
-        non_finite: chunk.len() as u64 - u64::from(finite),
-        amax: first.amax.iter().fold(0.0, |a: f32, &b| a.max(b)),
+        count,
+        zeros: u64::from(zeros),
+        non_finite: u64::from(non_finite),
+        amax: f32::from_bits(chunk.amax),
+        min_nonzero: (chunk.least_less_one < u32::MAX)
+            .then(|| f32::from_bits(chunk.least_less_one + 1)),
         ..Moments::default()
     };
-    if finite == 0 {
+    if count == 0 {
         return moments;
     }
-    let smallest = first
-        .min_nonzero
-        .iter()
-        .fold(f32::INFINITY, |a: f32, &b| a.min(b));
-    moments.min_nonzero = (smallest < f32::INFINITY).then_some(smallest);
-
-    let n = f64::from(finite);
-    let mean = f64::from(shift) + first.sum.iter().sum::<f64>() / n;
-    let mut second = SecondSweep::default();
-    for block in blocks {
-        second.add(block, mean);
-    }
-    second.add(&padded, mean);
-    moments.mean = mean;
-    moments.m2 = second.m2.iter().sum();
-    moments.m3 = second.m3.iter().sum();
-    moments.m4 = second.m4.iter().sum();
+    let (n, shift) = (count as f64, typical(chunk.values));
+    let values = chunk.values;
+    let [s1, s2, s3, s4] = if chunk.finite {
+        chunk.level.dispatch(Powers::<false> { values, shift })
+    } else {
+        chunk.level.dispatch(Powers::<true> { values, shift })
+    };
+    // From powers of deviations from the shift to those of deviations from the mean.
+    let delta = s1 / n;
+    let delta2 = delta * delta;
+    moments.mean = f64::from(shift) + delta;
+    moments.m2 = (s2 - s1 * delta).max(0.0);
+    moments.m3 = s3 - 3.0 * delta * s2 + 2.0 * delta2 * s1;
+    moments.m4 = (s4 - 4.0 * delta * s3 + 6.0 * delta2 * s2 - 3.0 * delta2 * delta * s1).max(0.0);
     moments
 }
 
-/// Whether an f32 is finite, as a comparison that vectorises.
+/// The mean of some finite elements from all over a chunk, so that deviations from it are not much larger than from the mean. For
+/// a constant chunk it is exactly its value.
 #[inline(always)]
-fn is_finite(x: f32) -> bool {
-    x.abs() < f32::INFINITY
-}
-
-#[derive(Copy, Clone)]
-struct FirstSweep {
-    sum: [f64; LANES],
-    amax: [f32; LANES],
-    min_nonzero: [f32; LANES],
-    finite: [u32; LANES],
-    zeros: [u32; LANES],
-}
-
-impl Default for FirstSweep {
-    fn default() -> Self {
-        Self {
-            sum: [0.0; LANES],
-            amax: [0.0; LANES],
-            min_nonzero: [f32::INFINITY; LANES],
-            finite: [0; LANES],
-            zeros: [0; LANES],
-        }
+fn typical(values: &[f32]) -> f32 {
+    let mut finite = values
+        .iter()
+        .step_by(values.len().div_ceil(2 * LANES).max(1))
+        .filter(|x| x.is_finite())
+        .map(|&x| f64::from(x));
+    let Some(first) = finite.next() else {
+        return 0.0;
+    };
+    let (mut sum, mut count) = (0.0, 1.0);
+    for x in finite {
+        sum += x - first;
+        count += 1.0;
     }
+    (first + sum / count) as f32
 }
 
-impl FirstSweep {
+/// Sums of the first four powers of the deviations of a chunk from a shift; with `MASKED` of its finite elements.
+struct Powers<'a, const MASKED: bool> {
+    values: &'a [f32],
+    shift: f32,
+}
+
+impl<const MASKED: bool> WithSimd for Powers<'_, MASKED> {
+    type Output = [f64; 4];
+
     #[inline(always)]
-    fn add(&mut self, block: &[f32; LANES], shift: f32) {
-        for (lane, &x) in block.iter().enumerate() {
-            let finite = is_finite(x);
-            // Selecting before the subtraction keeps the loop free of branches; shift - shift adds
-            // nothing.
-            self.sum[lane] += f64::from(if finite { x } else { shift }) - f64::from(shift);
-            let magnitude = if finite { x.abs() } else { 0.0 };
-            self.finite[lane] += u32::from(finite);
-            self.zeros[lane] += u32::from(finite & (magnitude == 0.0));
-            self.amax[lane] = if magnitude > self.amax[lane] {
-                magnitude
-            } else {
-                self.amax[lane]
-            };
-            let smaller = magnitude > 0.0 && magnitude < self.min_nonzero[lane];
-            self.min_nonzero[lane] = if smaller {
-                magnitude
-            } else {
-                self.min_nonzero[lane]
-            };
+    fn with_simd<S: Simd>(self, _: S) -> [f64; 4] {
+        let shift = f64::from(self.shift);
+        let mut sums = PowerSums::default();
+        let (blocks, rest) = self.values.as_chunks();
+        for block in blocks {
+            sums.add::<MASKED>(block, shift);
         }
+        // What deviates by nothing adds nothing.
+        let mut padded = [self.shift; LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        sums.add::<MASKED>(&padded, shift);
+        [
+            sums.first.iter().sum(),
+            sums.second.iter().sum(),
+            sums.third.iter().sum(),
+            sums.fourth.iter().sum(),
+        ]
     }
 }
 
+/// A sum of each power for each lane.
 #[derive(Copy, Clone, Default)]
-struct SecondSweep {
-    m2: [f64; LANES],
-    m3: [f64; LANES],
-    m4: [f64; LANES],
+struct PowerSums {
+    first: [f64; LANES],
+    second: [f64; LANES],
+    third: [f64; LANES],
+    fourth: [f64; LANES],
 }
 
-impl SecondSweep {
+impl PowerSums {
     #[inline(always)]
-    fn add(&mut self, block: &[f32; LANES], mean: f64) {
+    fn add<const MASKED: bool>(&mut self, block: &[f32; LANES], shift: f64) {
         for (lane, &x) in block.iter().enumerate() {
-            let d = (if is_finite(x) { f64::from(x) } else { mean }) - mean;
+            // No fused operations: not every machine has them.
+            let d = if MASKED && x.to_bits() & !(1 << 31) >= INFINITY {
+                0.0
+            } else {
+                f64::from(x) - shift
+            };
             let d2 = d * d;
-            self.m2[lane] += d2;
-            self.m3[lane] += d2 * d;
-            self.m4[lane] += d2 * d2;
+            self.first[lane] += d;
+            self.second[lane] += d2;
+            self.third[lane] += d2 * d;
+            self.fourth[lane] += d2 * d2;
         }
     }
 }
