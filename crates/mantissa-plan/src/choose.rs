@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use mantissa_formats::Format;
-use mantissa_quant::Granularity;
 use rayon::prelude::*;
 
 use crate::evaluate::{Evaluator, Excerpt, PairError};
 use crate::evidence::{Alternative, Evidence, OperandEvidence, significant};
+use crate::loss_scaling::LossScaling;
 use crate::plan::{Plan, PlanError, PlannedSite, Source};
 use crate::policy::{Check, Policy, backward_error_high};
 use crate::profile::{PassProfile, Profile, SiteProfile};
-use crate::recipe::LossScaling;
 use crate::site::{Pass, PassNumerics, Role, SiteNumerics};
+use crate::warning::unscaled_gradient;
 
 /// Why no plan can be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,21 +43,13 @@ pub fn choose(profile: &Profile, policy: &Policy) -> Result<Plan, ChooseError> {
         target: policy.target.name.clone(),
         steps: profile.steps(),
     };
-    let loss_scaling = if sites.iter().any(|site| needs_loss_scaling(&site.numerics)) {
-        LossScaling::Dynamic
+    let unscaled = |site: &PlannedSite| unscaled_gradient(&site.numerics).is_some();
+    let loss_scaling = if sites.iter().any(unscaled) {
+        LossScaling::dynamic()
     } else {
         LossScaling::None
     };
     Ok(Plan::new(source, loss_scaling, sites)?)
-}
-
-/// Whether a gradient is kept, without a scale of its own, in a format with fewer exponents than f32.
-fn needs_loss_scaling(numerics: &SiteNumerics) -> bool {
-    let gradients = [numerics.grad_lhs.left, numerics.grad_rhs.right];
-    gradients.iter().any(|grad| {
-        grad.granularity == Granularity::Unscaled
-            && grad.format.min_normal() > Format::BF16.min_normal()
-    })
 }
 
 fn choose_site(measured: &SiteProfile, policy: &Policy) -> PlannedSite {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`site`] | which products a model has, and which numerics each operand of each pass gets |
 //! | [`recipe`] | rules a person wrote, and the named presets |
+//! | [`loss_scaling`] | how the loss is scaled: which scaler, with which settings |
 //! | [`plan`] | a decision for every site of one model, with its evidence, as a TOML file |
 //! | [`profile`] | the measurements a plan is made from, as one safetensors file |
 //! | [`candidates`] | which numerics are considered for which operand |
@@ -11,6 +12,7 @@
 //! | [`evaluate`] | what a pair of numerics does to a measured product |
 //! | [`policy`] | which thresholds a pair must clear |
 //! | [`choose`](mod@choose) | the cheapest pair that clears the thresholds with confidence |
+//! | [`warning`] | which parts of a recipe or plan contradict each other |
 //! | [`explain`](mod@explain) | one site's decisions in prose |
 //!
 //! # Example
@@ -59,6 +61,7 @@ pub mod evaluate;
 pub mod evidence;
 pub mod explain;
 mod file;
+pub mod loss_scaling;
 mod names;
 pub mod plan;
 mod plan_file;
@@ -68,15 +71,18 @@ mod profile_file;
 pub mod recipe;
 pub mod site;
 mod toml_text;
+pub mod warning;
 
 pub use candidates::Candidates;
 pub use choose::{ChooseError, choose};
 pub use cost::{Target, TargetError};
 pub use evidence::Evidence;
 pub use explain::explain;
+pub use loss_scaling::{LossScaling, LossScalingError};
 pub use plan::{Plan, PlanError, PlannedSite, Source};
 pub use policy::{Policy, Thresholds};
 pub use profile::{OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SiteProfile};
-pub use recipe::{LossScaling, OperandNumerics, Recipe, RecipeError, Rule};
+pub use recipe::{Only, OperandNumerics, Recipe, RecipeError, Rule};
 pub use site::{Pass, PassNumerics, Role, Site, SiteKind, SiteNumerics};
 pub use toml_text::TomlFault;
+pub use warning::Warning;

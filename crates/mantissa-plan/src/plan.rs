@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
+use crate::loss_scaling::{LossScaling, LossScalingError};
 use crate::names;
 use crate::plan_file;
-use crate::recipe::{LossScaling, Recipe, RecipeError};
+use crate::recipe::{Recipe, RecipeError};
 use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
 use crate::toml_text::TomlFault;
 
@@ -118,9 +119,9 @@ pub enum PlanError {
         /// The operand.
         role: Role,
     },
-    /// The constant loss scale is not a positive number.
-    #[error("the plan's constant loss scale must be finite and positive, not {0}")]
-    LossScale(f32),
+    /// The loss scaling's settings contradict each other.
+    #[error("the plan's loss scaling cannot be used: {0}")]
+    LossScaling(#[from] LossScalingError),
     /// The plan was made for another model.
     #[error("the plan was made for another model: {difference}; make a plan for this model")]
     OtherModel {
@@ -144,9 +145,7 @@ impl Plan {
         loss_scaling: LossScaling,
         mut sites: Vec<PlannedSite>,
     ) -> Result<Plan, PlanError> {
-        if let (LossScaling::Constant(scale), false) = (loss_scaling, loss_scaling.is_valid()) {
-            return Err(PlanError::LossScale(scale));
-        }
+        loss_scaling.check()?;
         sites.sort_by(|a, b| names::natural_order(&a.name, &b.name));
         if let Some(twice) = sites.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(PlanError::DuplicateSite(twice[0].name.clone()));
@@ -160,6 +159,13 @@ impl Plan {
 
     /// Binds a recipe to the sites of a model.
     pub fn from_recipe(recipe: &Recipe, sites: &[Site]) -> Result<Plan, RecipeError> {
+        recipe
+            .loss_scaling
+            .check()
+            .map_err(|source| RecipeError::LossScaling {
+                recipe: recipe.name.clone(),
+                source,
+            })?;
         let assigned = recipe.assign(sites)?;
         let mut planned: Vec<PlannedSite> = sites
             .iter()
@@ -169,7 +175,7 @@ impl Plan {
         planned.sort_by(|a, b| names::natural_order(&a.name, &b.name));
         Ok(Plan {
             source: Source::Recipe(recipe.name.clone()),
-            loss_scaling: recipe.loss_scaling,
+            loss_scaling: recipe.loss_scaling.clone(),
             sites: planned,
         })
     }

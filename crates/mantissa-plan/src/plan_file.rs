@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
 use crate::file;
+use crate::loss_scaling::LossScaling;
 use crate::plan::{Plan, PlanError, PlannedSite, SCHEMA, Source};
-use crate::recipe::LossScaling;
 use crate::site::{Pass, Role, SiteKind, SiteNumerics};
 use crate::toml_text;
 
@@ -163,7 +163,7 @@ pub(crate) fn from_toml(text: &str) -> Result<Plan, PlanError> {
 pub(crate) fn to_toml(plan: &Plan) -> Result<String, PlanError> {
     Ok(toml::to_string(&PlanFile {
         schema: SCHEMA,
-        loss_scaling: plan.loss_scaling,
+        loss_scaling: plan.loss_scaling.clone(),
         source: plan.source.clone(),
         sites: plan.sites.iter().map(SiteEntry::of).collect(),
     })?)

@@ -6,6 +6,7 @@ use globset::{Glob, GlobMatcher};
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
+use crate::loss_scaling::{LossScaling, LossScalingError};
 use crate::names;
 use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
 use crate::toml_text::{self, TomlFault};
@@ -13,39 +14,22 @@ use crate::toml_text::{self, TomlFault};
 /// The version of the recipe file this crate reads.
 pub const SCHEMA: u32 = 1;
 
-const PRESETS: [(&str, &str); 8] = [
+const PRESETS: [(&str, &str); 14] = [
     ("fp32", include_str!("presets/fp32.toml")),
     ("bf16", include_str!("presets/bf16.toml")),
     ("fp16", include_str!("presets/fp16.toml")),
+    ("micikevicius", include_str!("presets/micikevicius.toml")),
+    ("mellempudi", include_str!("presets/mellempudi.toml")),
     ("fp8-hybrid", include_str!("presets/fp8-hybrid.toml")),
+    ("fp8-rowwise", include_str!("presets/fp8-rowwise.toml")),
+    ("fp8-block", include_str!("presets/fp8-block.toml")),
     ("mxfp8", include_str!("presets/mxfp8.toml")),
+    ("mxfp4-weights", include_str!("presets/mxfp4-weights.toml")),
+    ("nvfp4", include_str!("presets/nvfp4.toml")),
     ("int8", include_str!("presets/int8.toml")),
     ("int8-tensor", include_str!("presets/int8-tensor.toml")),
     ("e5m2-unscaled", include_str!("presets/e5m2-unscaled.toml")),
 ];
-
-/// How the loss is scaled before the backward pass, so that small gradients survive in narrow formats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossScaling {
-    /// The loss is not scaled.
-    #[default]
-    None,
-    /// The loss is multiplied by this number, always: finite and positive.
-    Constant(f32),
-    /// The loss scale grows while gradients stay finite and backs off when they do not.
-    Dynamic,
-}
-
-impl LossScaling {
-    /// Whether a constant scale, if it is one, is finite and positive.
-    pub fn is_valid(&self) -> bool {
-        match *self {
-            LossScaling::Constant(scale) => scale.is_finite() && scale > 0.0,
-            LossScaling::None | LossScaling::Dynamic => true,
-        }
-    }
-}
 
 /// A rule set a person wrote, or a preset.
 ///
@@ -106,6 +90,9 @@ pub struct Rule {
     /// Only sites of this kind. Without it the rule is for all products, and not for embeddings, which multiply nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<SiteKind>,
+    /// Only the first, the last, or these two of the sites that match, in forward order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
     /// The rule may match no site without that being an error.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
@@ -127,6 +114,32 @@ pub struct Rule {
     /// The numerics of the pass that computes the gradient of `rhs`.
     #[serde(default, skip_serializing_if = "OperandNumerics::is_empty")]
     pub grad_rhs: OperandNumerics,
+}
+
+/// Which of the matching sites a rule is for, in forward order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Only {
+    /// The first.
+    First,
+    /// The last.
+    Last,
+    /// The first and the last.
+    Ends,
+}
+
+impl Only {
+    /// These of `matched`.
+    fn of(self, matched: Vec<usize>) -> Vec<usize> {
+        let ends = [matched.first().copied(), matched.last().copied()];
+        let wanted = match self {
+            Only::First => &ends[..1],
+            Only::Last => &ends[1..],
+            Only::Ends if matched.len() > 1 => &ends[..],
+            Only::Ends => &ends[..1],
+        };
+        wanted.iter().flatten().copied().collect()
+    }
 }
 
 /// Numerics by operand, as far as they are named.
@@ -200,13 +213,13 @@ pub enum RecipeError {
         /// The operand it does not have.
         role: Role,
     },
-    /// The constant loss scale is not a positive number.
-    #[error("recipe `{recipe}`: a constant loss scale must be finite and positive, not {scale}")]
-    LossScale {
+    /// The loss scaling's settings contradict each other.
+    #[error("recipe `{recipe}`: {source}")]
+    LossScaling {
         /// The recipe.
         recipe: String,
-        /// Its loss scale.
-        scale: f32,
+        /// What is wrong.
+        source: LossScalingError,
     },
     /// A rule decides no site.
     #[error(
@@ -247,17 +260,17 @@ impl Recipe {
         }
     }
 
+    /// The TOML text of the preset of this name, with its comments.
+    pub fn preset_toml(name: &str) -> Option<&'static str> {
+        let mut presets = PRESETS.iter();
+        presets
+            .find(|(known, _)| *known == name)
+            .map(|(_, text)| *text)
+    }
+
     /// Reads a recipe from TOML.
     pub fn from_toml(text: &str) -> Result<Recipe, RecipeError> {
         let recipe: Recipe = toml_text::parse(text, SCHEMA)?;
-        if let (LossScaling::Constant(scale), false) =
-            (recipe.loss_scaling, recipe.loss_scaling.is_valid())
-        {
-            return Err(RecipeError::LossScale {
-                recipe: recipe.name,
-                scale,
-            });
-        }
         for (index, rule) in recipe.rules.iter().enumerate() {
             rule.glob()
                 .map_err(|fault| recipe.glob_error(index, &fault))?;
@@ -278,7 +291,7 @@ impl Recipe {
         toml::to_string(self)
     }
 
-    /// The numerics of every site, in the order of `sites`.
+    /// The numerics of every site, in the order of `sites`: forward order, for rules that are for the first or the last.
     ///
     /// Every rule that is not optional must decide at least one site: a rule that silently matches nothing, perhaps
     /// because a module was renamed, would train in numerics nobody asked for.
@@ -292,9 +305,12 @@ impl Recipe {
             let glob = rule
                 .glob()
                 .map_err(|fault| self.glob_error(index, &fault))?;
-            let matched: Vec<usize> = (0..sites.len())
+            let mut matched: Vec<usize> = (0..sites.len())
                 .filter(|&s| rule.is_for(&glob, &sites[s]))
                 .collect();
+            if let Some(only) = rule.only {
+                matched = only.of(matched);
+            }
             let open: Vec<usize> = matched
                 .iter()
                 .copied()

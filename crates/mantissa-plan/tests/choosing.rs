@@ -387,7 +387,7 @@ fn a_gradient_without_a_scale_asks_for_loss_scaling() {
         &only(&["fp16", "fp32"]),
     )
     .unwrap();
-    assert_eq!(plan.loss_scaling, LossScaling::Dynamic);
+    assert_eq!(plan.loss_scaling, LossScaling::dynamic());
     let plan = choose(
         &measured(Pass::GradRhs, GAUSS, 1.0),
         &only(&["bf16", "fp32"]),

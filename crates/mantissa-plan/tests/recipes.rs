@@ -55,7 +55,22 @@ fn every_preset_is_read_printed_and_applied() {
         assert_eq!(assigned.len(), sites.len());
         assert!(assigned[0].is_fp32(), "{name} leaves embeddings alone");
         assert_eq!(assigned[1].is_fp32(), name == "fp32");
+        // One layer is a network too.
+        assert!(
+            preset
+                .assign(&[Site::new("model", SiteKind::Linear)])
+                .is_ok(),
+            "{name}"
+        );
+        let text = Recipe::preset_toml(name).unwrap();
+        assert_eq!(Recipe::from_toml(text).unwrap(), preset);
+        assert_eq!(
+            preset.warnings().is_empty(),
+            name != "e5m2-unscaled",
+            "{name}"
+        );
     }
+    assert_eq!(Recipe::preset_toml("fp9"), None);
 }
 
 #[test]
@@ -77,8 +92,124 @@ fn presets_hold_the_numerics_they_are_known_for() {
     assert_eq!(of("int8-tensor"), ["int8/tensor"; 6].join(" "));
     assert_eq!(of("e5m2-unscaled"), ["e5m2/unscaled"; 6].join(" "));
     let scaling = |name: &str| Recipe::preset(name).unwrap().loss_scaling;
-    assert_eq!(scaling("fp16"), LossScaling::Dynamic);
+    assert_eq!(scaling("fp16"), LossScaling::dynamic());
+    assert_eq!(scaling("micikevicius"), LossScaling::Constant(1024.0));
+    assert_eq!(
+        scaling("mellempudi"),
+        LossScaling::preset("enhanced").unwrap()
+    );
     assert_eq!(scaling("e5m2-unscaled"), LossScaling::None);
+}
+
+#[test]
+fn presets_treat_weights_activations_and_ends_as_their_papers_do() {
+    let sites = bert();
+    let of = |recipe: &str, site: &str| {
+        let assigned = Recipe::preset(recipe).unwrap().assign(&sites).unwrap();
+        operands(&assigned[sites.iter().position(|known| known.name == site).unwrap()]).join(" ")
+    };
+    // The order is that of the passes' operands: lhs rhs, grad rhs, lhs grad.
+    let inner = "encoder.layers.0.pwff.linear_inner";
+    let scores = "encoder.layers.1.mha.scores";
+    let (weights, stochastic) = ("e5m2/unscaled", "e5m2/unscaled/stochastic");
+    assert_eq!(
+        of("mellempudi", inner),
+        [
+            stochastic, weights, stochastic, weights, stochastic, stochastic
+        ]
+        .join(" ")
+    );
+    assert_eq!(of("mellempudi", scores), [stochastic; 6].join(" "));
+    for end in ["encoder.layers.0.mha.query", "decoder"] {
+        assert_eq!(of("mellempudi", end), ["fp16"; 6].join(" "));
+    }
+    assert_eq!(of("micikevicius", inner), ["fp16"; 6].join(" "));
+    assert_eq!(of("fp8-rowwise", inner), ["e4m3/channel/pow2"; 6].join(" "));
+    assert_eq!(
+        of("fp8-block", inner),
+        "e4m3/block128 e4m3/tile128x128 e4m3/block128 e4m3/tile128x128 e4m3/block128 e4m3/block128"
+    );
+    assert_eq!(
+        of("mxfp4-weights", inner),
+        "mxfp6-e3m2 mxfp4 mxfp6-e3m2 mxfp4 mxfp6-e3m2 mxfp6-e3m2"
+    );
+    assert_eq!(of("mxfp4-weights", scores), ["mxfp6-e3m2"; 6].join(" "));
+    let tile = "e2m1/tile16x16/two-level";
+    assert_eq!(
+        of("nvfp4", inner),
+        [
+            "nvfp4",
+            tile,
+            "nvfp4/stochastic",
+            tile,
+            "nvfp4",
+            "nvfp4/stochastic"
+        ]
+        .join(" ")
+    );
+    for recipe in ["fp8-block", "nvfp4"] {
+        assert_eq!(of(recipe, scores), ["bf16"; 6].join(" "));
+        assert_eq!(of(recipe, "decoder"), ["bf16"; 6].join(" "));
+    }
+}
+
+#[test]
+fn a_rule_can_be_for_the_first_or_the_last_of_its_sites() {
+    let lhs = |only: &str| {
+        let recipe = recipe(&format!(
+            "[[rules]]\nsites = \"*.mha.*\"\nkind = \"linear\"\nonly = \"{only}\"\nlhs = \"fp16\"\n"
+        ));
+        let sites = bert();
+        let assigned = recipe.assign(&sites).unwrap();
+        let chosen = sites.iter().zip(&assigned);
+        chosen
+            .filter(|(_, numerics)| !numerics.is_fp32())
+            .map(|(site, _)| site.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let (first, last) = ("encoder.layers.0.mha.query", "encoder.layers.1.mha.output");
+    assert_eq!(lhs("first"), [first]);
+    assert_eq!(lhs("last"), [last]);
+    assert_eq!(lhs("ends"), [first, last]);
+}
+
+#[test]
+fn parts_that_contradict_each_other_are_warned_of_with_the_reason() {
+    let warning = |scaling: &str, grad: &str| {
+        let recipe = recipe(&format!(
+            "loss_scaling = {scaling}\n[[rules]]\nsites = \"*\"\nlhs = \"bf16\"\ngrad = \"{grad}\"\n"
+        ));
+        let plan = mantissa_plan::Plan::from_recipe(&recipe, &bert()).unwrap();
+        assert_eq!(plan.warnings().len(), recipe.warnings().len());
+        let all: Vec<String> = plan.warnings().iter().map(ToString::to_string).collect();
+        all.join("\n")
+    };
+    let unscaled = warning("\"none\"", "fp16");
+    for part in [
+        "decoder",
+        "fp16 without a scale",
+        "2.9802322e-8",
+        "\"dynamic\"",
+        "fp16/tensor",
+    ] {
+        assert!(unscaled.contains(part), "{part} in {unscaled}");
+    }
+    assert!(warning("\"torch-amp\"", "bf16").contains("loss scaling `torch-amp` gains nothing"));
+    assert!(warning("{ constant = 8.0 }", "e5m2/tensor").contains("constant 8"));
+    assert!(warning("\"underflow-aware\"", "fp16").contains("format = \"fp16\""));
+    assert!(warning("\"log-max\"", "e4m3/unscaled").contains("448; lower log_max"));
+    for (scaling, grad) in [
+        ("\"none\"", "bf16"),
+        ("\"none\"", "fp16/tensor"),
+        ("\"none\"", "mxfp8"),
+        ("\"dynamic\"", "fp16"),
+        ("{ constant = 8.0 }", "e5m2/unscaled"),
+        ("\"underflow-aware\"", "e5m2/unscaled"),
+        ("\"log-max\"", "e5m2/unscaled"),
+        ("\"log-max\"", "fp16"),
+    ] {
+        assert_eq!(warning(scaling, grad), "", "{scaling} {grad}");
+    }
 }
 
 #[test]

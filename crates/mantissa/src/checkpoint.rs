@@ -18,7 +18,7 @@ use crate::optimizer::{MasterOptimizer, OptimizerRecord};
 use crate::scaler::LossScaler;
 
 /// The version of the folder's layout and of the manifest.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 const MANIFEST: &str = "checkpoint.json";
 const MODEL: &str = "model.bpk";
@@ -162,7 +162,7 @@ pub fn save<M: Module>(
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_string(),
         progress,
-        scaler: *scaler,
+        scaler: scaler.clone(),
         files: parts
             .iter()
             .map(|(name, bytes)| FileEntry {
@@ -293,6 +293,10 @@ pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, Checkpoin
     }
     let manifest: Manifest = serde_json::from_value(manifest)
         .map_err(|error| damaged(MANIFEST, format!("is incomplete: {error}")))?;
+    manifest
+        .scaler
+        .check()
+        .map_err(|error| damaged(MANIFEST, format!("was altered: {error}")))?;
 
     let verified = |file: &str| {
         let entry = manifest

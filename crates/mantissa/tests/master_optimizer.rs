@@ -106,7 +106,7 @@ fn trained(update: impl Into<Update>, max_norm: Option<f64>) -> Network {
     train(
         &mut network,
         &mut optimizer,
-        &mut LossScaler::Constant(1024.0),
+        &mut LossScaler::constant(1024.0),
         0..50,
     );
     network
@@ -188,7 +188,7 @@ fn parameters_are_updated_where_they_lie() {
     let before = (ids(&network), addresses(&network), network.bits());
     let idle = network.idle.val().into_data();
     let mut optimizer = MasterOptimizer::new(AdamWConfig::new());
-    train(&mut network, &mut optimizer, &mut LossScaler::None, 0..5);
+    train(&mut network, &mut optimizer, &mut LossScaler::none(), 0..5);
     assert_eq!((ids(&network), addresses(&network)), (before.0, before.1));
     assert_ne!(network.bits(), before.2);
     assert_eq!(network.idle.val().into_data(), idle);
@@ -199,9 +199,9 @@ fn parameters_are_updated_where_they_lie() {
 fn a_clone_of_the_model_keeps_its_values() {
     let mut network = Network::new();
     let mut optimizer = MasterOptimizer::new(AdamWConfig::new());
-    train(&mut network, &mut optimizer, &mut LossScaler::None, 0..1);
+    train(&mut network, &mut optimizer, &mut LossScaler::none(), 0..1);
     let (kept, before) = (network.clone(), network.bits());
-    train(&mut network, &mut optimizer, &mut LossScaler::None, 1..3);
+    train(&mut network, &mut optimizer, &mut LossScaler::none(), 1..3);
     assert_eq!(kept.bits(), before);
     assert_ne!(network.bits(), before);
 }
@@ -209,8 +209,8 @@ fn a_clone_of_the_model_keeps_its_values() {
 #[test]
 fn a_state_of_another_size_is_noticed_before_anything_changes() {
     let step = |model: &mut Param<Tensor<1>>, optimizer: &mut MasterOptimizer| {
-        let gradients = LossScaler::None.scale(model.val().sum()).backward();
-        let _ = optimizer.step(1e-2, model, gradients, &mut LossScaler::None);
+        let gradients = LossScaler::none().scale(model.val().sum()).backward();
+        let _ = optimizer.step(1e-2, model, gradients, &mut LossScaler::none());
     };
     let mut optimizer = MasterOptimizer::new(AdamWConfig::new());
     let mut small = Param::from_tensor(tensor([6], 1));
@@ -248,8 +248,8 @@ fn a_parameter_used_twice_stays_one() {
     for _ in 0..3 {
         let before = tied.left.val().into_data();
         let loss = (tied.left.val() * tied.right.val()).sum();
-        let gradients = LossScaler::None.scale(loss).backward();
-        let _ = optimizer.step(0.25, &mut tied, gradients, &mut LossScaler::None);
+        let gradients = LossScaler::none().scale(loss).backward();
+        let _ = optimizer.step(0.25, &mut tied, gradients, &mut LossScaler::none());
         // d(x²) = 2 x, and a quarter of that is half of x.
         let halves: Vec<f32> = before.iter::<f32>().map(|x| 0.5 * x).collect();
         assert_eq!(
@@ -272,8 +272,8 @@ fn a_step_has_the_same_bits_on_every_number_of_threads() {
             let mut optimizer = MasterOptimizer::new(AdamWConfig::new()).with_max_norm(0.1);
             for step in 0..3 {
                 let loss = layer.forward(tensor([4, 300], step)).powi_scalar(2).sum();
-                let gradients = LossScaler::None.scale(loss).backward();
-                let _ = optimizer.step(1e-2, &mut layer, gradients, &mut LossScaler::None);
+                let gradients = LossScaler::none().scale(loss).backward();
+                let _ = optimizer.step(1e-2, &mut layer, gradients, &mut LossScaler::none());
             }
             let data = layer.weight.val().into_data();
             data.iter::<f32>().map(f32::to_bits).collect::<Vec<_>>()
@@ -299,7 +299,7 @@ fn every_optimizer_resumes_from_its_record_bit_for_bit() {
         (optim::AdamWConfig::new().init().into(), false),
     ];
     for (update, fused) in updates {
-        let (mut straight, mut scaler) = (Network::new(), LossScaler::None);
+        let (mut straight, mut scaler) = (Network::new(), LossScaler::none());
         let mut optimizer = MasterOptimizer::new(update.clone());
         train(&mut straight, &mut optimizer, &mut scaler, 0..4);
         let bytes = optimizer.to_record().into_bytes().unwrap();
@@ -336,7 +336,7 @@ fn a_record_of_another_optimizer_is_refused() {
     assert!(text.contains("one of Burn's"), "{text}");
 
     let (mut network, mut optimizer) = (Network::new(), adamw());
-    train(&mut network, &mut optimizer, &mut LossScaler::None, 0..1);
+    train(&mut network, &mut optimizer, &mut LossScaler::none(), 0..1);
     let bytes = optimizer.to_record().into_bytes().unwrap();
     let cut = OptimizerRecord::Fused(bytes[..bytes.len() - 1].to_vec());
     assert!(error(adamw(), cut).contains("cannot be read"));

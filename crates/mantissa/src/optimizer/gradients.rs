@@ -6,15 +6,17 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use mantissa_kernels::reduce::scan;
+use mantissa_metrics::ExponentHistogram;
 
-use super::step::NonFiniteGradient;
+use super::step::NonFinite;
 
 /// The gradients of a model's parameters, still scaled.
 #[derive(Default)]
 pub(super) struct ScannedGradients {
     data: HashMap<ParamId, TensorData>,
     square_sum: f64,
-    non_finite: Vec<(ParamId, u64, f32)>,
+    amax: f32,
+    non_finite: Vec<(ParamId, NonFinite)>,
 }
 
 impl ScannedGradients {
@@ -41,17 +43,27 @@ impl ScannedGradients {
         self.non_finite.is_empty()
     }
 
+    /// The largest finite magnitude, still scaled.
+    pub(super) fn amax(&self) -> f32 {
+        self.amax
+    }
+
+    /// The exponents of all elements, still scaled.
+    pub(super) fn exponents(&self) -> ExponentHistogram {
+        let mut exponents = ExponentHistogram::default();
+        for data in self.data.values() {
+            exponents.push(elements(data));
+        }
+        exponents
+    }
+
     /// The parameters whose gradients are not finite, by their paths in `model`.
-    pub(super) fn non_finite<M: Module>(&self, model: &M) -> Vec<NonFiniteGradient> {
+    pub(super) fn non_finite<M: Module>(&self, model: &M) -> Vec<NonFinite> {
         let mut paths = Paths::default();
         model.visit(&mut paths);
-        let named = self.non_finite.iter().map(|&(id, count, amax)| {
-            let parameter = paths.of.remove(&id).unwrap_or_default();
-            NonFiniteGradient {
-                parameter,
-                count,
-                amax,
-            }
+        let named = self.non_finite.iter().map(|(id, found)| NonFinite {
+            parameter: paths.of.remove(id).unwrap_or_default(),
+            ..found.clone()
         });
         named.collect()
     }
@@ -105,10 +117,15 @@ impl ModuleVisitor for Taker {
         let data = gradient.into_data();
         let scan = scan(elements(&data));
         self.scanned.square_sum += scan.square_sum;
+        self.scanned.amax = self.scanned.amax.max(scan.amax);
         if scan.non_finite > 0 {
-            self.scanned
-                .non_finite
-                .push((param.id, scan.non_finite, scan.amax));
+            let found = NonFinite {
+                parameter: String::new(),
+                count: scan.non_finite,
+                elements: data.num_elements() as u64,
+                amax: scan.amax,
+            };
+            self.scanned.non_finite.push((param.id, found));
         }
         self.scanned.data.insert(param.id, data);
     }
@@ -131,6 +148,43 @@ impl ModuleVisitor for Giver {
             gradient = gradient.mul_scalar(self.factor);
         }
         self.gradients.register(param.id, gradient);
+    }
+}
+
+/// The parameters of `model` that hold infinities or NaNs themselves, in the model's order: an update broke them, and
+/// nothing computed with them is finite.
+pub fn non_finite_weights<M: Module>(model: &M) -> Vec<NonFinite> {
+    let mut paths = Paths::default();
+    model.visit(&mut paths);
+    let mut weights = Weights {
+        paths,
+        broken: Vec::new(),
+    };
+    model.visit(&mut weights);
+    weights.broken
+}
+
+struct Weights {
+    paths: Paths,
+    broken: Vec<NonFinite>,
+}
+
+impl ModuleVisitor for Weights {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // Taken out, so that a parameter that two modules share is looked at once.
+        let Some(parameter) = self.paths.of.remove(&param.id) else {
+            return;
+        };
+        let data = param.val().into_data().convert::<f32>();
+        let scan = scan(elements(&data));
+        if scan.non_finite > 0 {
+            self.broken.push(NonFinite {
+                parameter,
+                count: scan.non_finite,
+                elements: data.num_elements() as u64,
+                amax: scan.amax,
+            });
+        }
     }
 }
 

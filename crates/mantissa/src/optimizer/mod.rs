@@ -13,7 +13,7 @@ mod step;
 use burn::module::Module;
 use burn::optim::{LearningRate, ModuleOptimizer};
 
-use crate::scaler::{LossScaler, ScaledGradients};
+use crate::scaler::{LossScaler, Observation, ScaledGradients};
 use crate::session::Session;
 use gradients::ScannedGradients;
 use rule::Rule;
@@ -21,9 +21,10 @@ use state::States;
 
 pub use burn::optim::decay::WeightDecayConfig;
 pub use burn::optim::momentum::MomentumConfig;
+pub use gradients::non_finite_weights;
 pub use rule::{AdamConfig, AdamWConfig, SgdConfig};
 pub use state::{OptimizerRecord, OptimizerRecordError};
-pub use step::{NonFiniteGradient, SkipCause, Step};
+pub use step::{NonFinite, SkipCause, Step, Verdict};
 
 /// An optimizer over the model's FP32 parameters, the master weights: products quantize them anew in each pass, updates
 /// never do.
@@ -134,19 +135,29 @@ impl MasterOptimizer {
             loss_scale,
         } = gradients;
         let gradients = ScannedGradients::take(gradients, model);
-        scaler.update(!gradients.are_finite());
-        if !gradients.are_finite() {
+        let overflowed = !gradients.are_finite();
+        let loss: f32 = loss.into_scalar();
+        let exponents = scaler.wants_exponents().then(|| gradients.exponents());
+        scaler.observe(&Observation {
+            overflowed,
+            loss,
+            loss_scale,
+            amax: gradients.amax(),
+            exponents: exponents.as_ref(),
+        });
+        if overflowed {
+            let faults = self.session.as_ref().map(Session::faults);
             return Step::Skipped {
                 cause: SkipCause {
-                    loss: loss.into_scalar(),
+                    loss,
                     loss_scale,
                     next_loss_scale: scaler.loss_scale(),
+                    min_loss_scale: scaler.min_scale(),
                     parameters: gradients.non_finite(model),
-                    faults: self
-                        .session
-                        .as_ref()
-                        .map(Session::faults)
-                        .unwrap_or_default(),
+                    weights: non_finite_weights(model),
+                    faults: faults.unwrap_or_default(),
+                    skips_in_a_row: scaler.skips_in_a_row(),
+                    is_exhausted: scaler.is_exhausted(),
                 },
             };
         }
