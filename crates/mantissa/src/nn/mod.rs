@@ -8,12 +8,13 @@
 //!
 //! Products: [`Linear`], [`conv::Conv1d`], [`conv::Conv2d`], [`conv::Conv3d`], [`conv::ConvTranspose1d`],
 //! [`conv::ConvTranspose2d`], [`Embedding`], [`Lstm`], [`BiLstm`], [`Gru`], [`BiGru`],
-//! [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`]. Between them: [`LayerNorm`], [`Dropout`],
-//! [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's; multiplying modules that are not named
-//! here run in full precision.
+//! [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`], [`transformer::TransformerDecoder`]. Between
+//! them: [`LayerNorm`], [`Dropout`], [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's;
+//! multiplying modules that are not named here run in full precision.
 
 pub mod activation;
 pub mod attention;
+pub mod cache;
 pub mod conv;
 mod dropout;
 mod embedding;

@@ -1,15 +1,13 @@
-//! [`burn::nn::attention`], with a [`MultiHeadAttention`] that follows the current autocast.
-
-pub use burn::nn::attention::*;
-
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
+use burn::nn::attention::MhaOutput;
 use burn::nn::{Initializer, activation::Gelu};
 use burn::tensor::activation::{quiet_softmax, softmax};
 use burn::tensor::{Bool, Device, Tensor, assert_shape};
 
-use super::{Dropout, Linear};
+use super::MhaCache;
 use crate::fused::{self, ScoreMask};
+use crate::nn::{Dropout, Linear};
 use crate::product::site_product;
 use crate::session::{self, SiteUse};
 use crate::sites::SiteKey;
@@ -184,7 +182,7 @@ impl MultiHeadAttention {
     /// # Panics
     /// If the shapes disagree with those above.
     pub fn forward(&self, input: MhaInput) -> MhaOutput {
-        let heads = self.heads(&input);
+        let heads = self.heads(&input, None);
         let (weights, context) = self.attend(heads, &input);
         MhaOutput {
             weights,
@@ -192,9 +190,28 @@ impl MultiHeadAttention {
         }
     }
 
+    /// As [`forward`](Self::forward), computing only what `cache` does not hold: its queries, keys, values and outputs
+    /// grow by the last position of the input from call to call.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn forward_cache(&self, input: MhaInput, cache: &mut MhaCache) -> MhaOutput {
+        let heads = self.heads(&input, Some(cache));
+        let (weights, context) = self.attend(heads, &input);
+        let context = cache.output.extend(context, |x| self.output.forward(x));
+        MhaOutput { weights, context }
+    }
+
     /// The context alone, for which no weights are stored where nothing has to see them.
-    pub(super) fn context(&self, input: MhaInput) -> Tensor<3> {
-        let heads = self.heads(&input);
+    pub(in crate::nn) fn context(
+        &self,
+        input: MhaInput,
+        cache: Option<&mut MhaCache>,
+    ) -> Tensor<3> {
+        if let Some(cache) = cache {
+            return self.forward_cache(input, cache).context;
+        }
+        let heads = self.heads(&input, None);
         let id = self.query.weight.id;
         let plain = !self.quiet_softmax && !self.dropout.is_active(&heads.query);
         let keys = [SiteKey::Scores(id), SiteKey::Context(id)];
@@ -224,23 +241,33 @@ impl MultiHeadAttention {
         (weights, context)
     }
 
-    fn heads(&self, input: &MhaInput) -> Heads {
+    fn heads(&self, input: &MhaInput, cache: Option<&mut MhaCache>) -> Heads {
         let [batch_size, seq_length_2, _] = input.key.dims();
         assert_shape!(input.query, [batch_size, _, self.d_model]);
         assert_shape!(input.key, [_, _, self.d_model]);
         assert_shape!(input.value, [batch_size, seq_length_2, self.d_model]);
-        Heads {
-            query: self.split(&input.query, &self.query),
-            key: self.split(&input.key, &self.key),
-            value: self.split(&input.value, &self.value),
+        let [query, key, value] = [&self.query, &self.key, &self.value]
+            .map(|linear| move |x: Tensor<3>| self.split(x, linear));
+        let (q, k, v) = (input.query.clone(), input.key.clone(), input.value.clone());
+        match cache {
+            Some(cache) => Heads {
+                query: cache.query.extend(q, query),
+                key: cache.key.extend(k, key),
+                value: cache.value.extend(v, value),
+            },
+            None => Heads {
+                query: query(q),
+                key: key(k),
+                value: value(v),
+            },
         }
     }
 
     /// `[batch_size, seq_length, d_model] -> [batch_size, n_heads, seq_length, d_k]`
-    fn split(&self, x: &Tensor<3>, linear: &Linear) -> Tensor<4> {
+    fn split(&self, x: Tensor<3>, linear: &Linear) -> Tensor<4> {
         let [batch_size, seq_length, _] = x.dims();
         linear
-            .forward(x.clone())
+            .forward(x)
             .reshape([batch_size, seq_length, self.n_heads, self.d_k])
             .swap_dims(1, 2)
     }

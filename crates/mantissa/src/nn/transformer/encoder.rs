@@ -1,16 +1,14 @@
-//! [`burn::nn::transformer`], with an encoder that follows the current autocast. The decoder is still Burn's.
-
-pub use burn::nn::transformer::*;
-
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::nn::Initializer;
-use burn::nn::activation::{Activation, ActivationConfig};
-use burn::tensor::{Bool, Device, Tensor, assert_shape};
+use burn::nn::activation::ActivationConfig;
+use burn::tensor::{Bool, Device, Tensor};
 
-use super::activation::activate;
-use super::attention::{MhaInput, MultiHeadAttention};
-use super::{Dropout, LayerNorm, Linear};
+use super::PositionWiseFeedForward;
+use super::sub_layer::{masked, position_wise};
+use crate::nn::attention::{MhaCache, MhaInput, MultiHeadAttention};
+use crate::nn::cache::TensorCache;
+use crate::nn::{Dropout, LayerNorm};
 
 /// Configuration of [`TransformerEncoder`], as [`burn::nn::transformer::TransformerEncoderConfig`].
 #[derive(Config, Debug)]
@@ -46,7 +44,11 @@ pub struct TransformerEncoderConfig {
 impl TransformerEncoderConfig {
     /// Initializes the module with the parameters that Burn's would get.
     pub fn init(&self, device: &Device) -> TransformerEncoder {
-        let encoder = burn::nn::transformer::TransformerEncoderConfig::new(
+        TransformerEncoder::from_burn(self.to_burn().init(device), self.layer_norm_eps)
+    }
+
+    fn to_burn(&self) -> burn::nn::transformer::TransformerEncoderConfig {
+        burn::nn::transformer::TransformerEncoderConfig::new(
             self.d_model,
             self.d_ff,
             self.n_heads,
@@ -58,8 +60,6 @@ impl TransformerEncoderConfig {
         .with_initializer(self.initializer.clone())
         .with_activation(self.activation.clone())
         .with_layer_norm_eps(self.layer_norm_eps)
-        .init(device);
-        TransformerEncoder::from_burn(encoder, self.layer_norm_eps)
     }
 }
 
@@ -166,6 +166,57 @@ impl TransformerEncoder {
             layer.forward(x, input.mask_pad.clone(), input.mask_attn.clone())
         })
     }
+
+    /// As [`forward`](Self::forward), for inputs that grow by one position at their end from call to call: from the
+    /// second on, only the last position is computed.
+    pub fn forward_autoregressive_inference(
+        &self,
+        input: TransformerEncoderInput,
+        cache: &mut TransformerEncoderAutoregressiveCache,
+    ) -> Tensor<3> {
+        let layers = self.layers.iter().zip(&mut cache.layers);
+        layers.fold(input.tensor, |x, (layer, cache)| {
+            let (mask_pad, mask_attn) = (input.mask_pad.clone(), input.mask_attn.clone());
+            layer.forward_autoregressive_inference(x, mask_pad, mask_attn, cache)
+        })
+    }
+
+    /// An empty cache for [`forward_autoregressive_inference`](Self::forward_autoregressive_inference).
+    pub fn new_autoregressive_cache(&self) -> TransformerEncoderAutoregressiveCache {
+        let empty = |_| TransformerEncoderLayerAutoregressiveCache::empty();
+        TransformerEncoderAutoregressiveCache {
+            layers: self.layers.iter().map(empty).collect(),
+        }
+    }
+}
+
+/// What a [`TransformerEncoder`] computed of the positions that it has seen.
+pub struct TransformerEncoderAutoregressiveCache {
+    layers: Vec<TransformerEncoderLayerAutoregressiveCache>,
+}
+
+/// What a [`TransformerEncoderLayer`] computed of the positions that it has seen.
+pub struct TransformerEncoderLayerAutoregressiveCache {
+    /// Of its attention.
+    pub mha: MhaCache,
+    /// Of its feed-forward sub-layer.
+    pub pwff: TensorCache<3>,
+    /// Of `norm_1`.
+    pub norm_1: TensorCache<3>,
+    /// Of `norm_2`.
+    pub norm_2: TensorCache<3>,
+}
+
+impl TransformerEncoderLayerAutoregressiveCache {
+    /// A cache that has seen nothing.
+    pub fn empty() -> Self {
+        Self {
+            mha: MhaCache::autoregressive(),
+            pwff: TensorCache::empty(),
+            norm_1: TensorCache::empty(),
+            norm_2: TensorCache::empty(),
+        }
+    }
 }
 
 /// One transformer encoder layer.
@@ -205,19 +256,7 @@ impl TransformerEncoderLayer {
 impl TransformerEncoderLayer {
     /// Initializes one layer with the parameters that Burn's would get.
     pub fn new(config: &TransformerEncoderConfig, device: &Device) -> Self {
-        let burns = burn::nn::transformer::TransformerEncoderConfig::new(
-            config.d_model,
-            config.d_ff,
-            config.n_heads,
-            1,
-        )
-        .with_dropout(config.dropout)
-        .with_norm_first(config.norm_first)
-        .with_quiet_softmax(config.quiet_softmax)
-        .with_initializer(config.initializer.clone())
-        .with_activation(config.activation.clone())
-        .with_layer_norm_eps(config.layer_norm_eps);
-        let layer = burn::nn::transformer::TransformerEncoderLayer::new(&burns, device);
+        let layer = burn::nn::transformer::TransformerEncoderLayer::new(&config.to_burn(), device);
         Self::from_burn(layer, config.layer_norm_eps)
     }
 
@@ -231,123 +270,50 @@ impl TransformerEncoderLayer {
         mask_pad: Option<Tensor<2, Bool>>,
         mask_attn: Option<Tensor<3, Bool>>,
     ) -> Tensor<3> {
+        self.apply(input, mask_pad, mask_attn, None)
+    }
+
+    /// As [`forward`](Self::forward), for inputs that grow by one position at their end from call to call.
+    pub fn forward_autoregressive_inference(
+        &self,
+        input: Tensor<3>,
+        mask_pad: Option<Tensor<2, Bool>>,
+        mask_attn: Option<Tensor<3, Bool>>,
+        cache: &mut TransformerEncoderLayerAutoregressiveCache,
+    ) -> Tensor<3> {
+        self.apply(input, mask_pad, mask_attn, Some(cache))
+    }
+
+    fn apply(
+        &self,
+        input: Tensor<3>,
+        mask_pad: Option<Tensor<2, Bool>>,
+        mask_attn: Option<Tensor<3, Bool>>,
+        mut cache: Option<&mut TransformerEncoderLayerAutoregressiveCache>,
+    ) -> Tensor<3> {
+        macro_rules! cached {
+            ($field:ident) => {
+                cache.as_deref_mut().map(|cache| &mut cache.$field)
+            };
+        }
+
         let attended = if self.norm_first {
-            self.norm_2.forward(input.clone())
+            position_wise(cached!(norm_2), input.clone(), |x| self.norm_2.forward(x))
         } else {
             input.clone()
         };
-        let mut attention = MhaInput::self_attn(attended);
-        if let Some(mask) = mask_pad {
-            attention = attention.mask_pad(mask);
-        }
-        if let Some(mask) = mask_attn {
-            attention = attention.mask_attn(mask);
-        }
-        let attended = self.mha.context(attention);
-        let mut x = self.dropout.forward_add(attended, input);
+        let attention = masked(MhaInput::self_attn(attended), mask_pad, mask_attn);
+        let attended = self.mha.context(attention, cached!(mha));
+        let x = self.dropout.forward_add(attended, input);
 
-        let fed = if self.norm_first {
-            self.norm_1.forward(x.clone())
-        } else {
-            x = self.norm_1.forward(x);
-            x.clone()
-        };
-        let x = self.dropout.forward_add(self.pwff.forward(fed), x);
+        let fed = position_wise(cached!(norm_1), x.clone(), |x| self.norm_1.forward(x));
+        let x = if self.norm_first { x } else { fed.clone() };
+        let fed = position_wise(cached!(pwff), fed, |x| self.pwff.forward(x));
+        let x = self.dropout.forward_add(fed, x);
         if self.norm_first {
             x
         } else {
-            self.norm_2.forward(x)
+            position_wise(cached!(norm_2), x, |x| self.norm_2.forward(x))
         }
-    }
-}
-
-/// Configuration of [`PositionWiseFeedForward`], as [`burn::nn::transformer::PositionWiseFeedForwardConfig`].
-#[derive(Config, Debug)]
-pub struct PositionWiseFeedForwardConfig {
-    /// The size of the input and output features.
-    pub d_model: usize,
-    /// The size of the hidden inner features.
-    pub d_ff: usize,
-    /// The dropout rate. Default: 0.1
-    #[config(default = 0.1)]
-    pub dropout: f64,
-    /// How parameters are initialized. Default: Kaiming uniform with gain `1/sqrt(3)`
-    #[config(default = "Initializer::KaimingUniform{gain:1.0/3.0_f64.sqrt(), fan_out_only:false}")]
-    pub initializer: Initializer,
-    /// The activation between the two layers. Default: GELU
-    #[config(default = "ActivationConfig::Gelu")]
-    pub activation: ActivationConfig,
-}
-
-impl PositionWiseFeedForwardConfig {
-    /// Initializes the module with the parameters that Burn's would get.
-    pub fn init(&self, device: &Device) -> PositionWiseFeedForward {
-        burn::nn::transformer::PositionWiseFeedForwardConfig::new(self.d_model, self.d_ff)
-            .with_dropout(self.dropout)
-            .with_initializer(self.initializer.clone())
-            .with_activation(self.activation.clone())
-            .init(device)
-            .into()
-    }
-}
-
-/// Two linear layers with an activation between them, two sites.
-#[derive(Module, Debug)]
-#[module(custom_display)]
-pub struct PositionWiseFeedForward {
-    /// From `d_model` to `d_ff` features.
-    pub linear_inner: Linear,
-    /// From `d_ff` to `d_model` features.
-    pub linear_outer: Linear,
-    /// Dropout after the activation.
-    pub dropout: Dropout,
-    /// The activation; as in Burn, not part of the record.
-    #[module(skip)]
-    pub activation: Activation,
-}
-
-impl From<burn::nn::transformer::PositionWiseFeedForward> for PositionWiseFeedForward {
-    /// Keeps the parameters and their ids.
-    fn from(pwff: burn::nn::transformer::PositionWiseFeedForward) -> Self {
-        Self {
-            linear_inner: pwff.linear_inner.into(),
-            linear_outer: pwff.linear_outer.into(),
-            dropout: pwff.dropout.into(),
-            activation: pwff.activation,
-        }
-    }
-}
-
-impl ModuleDisplay for PositionWiseFeedForward {
-    fn custom_settings(&self) -> Option<DisplaySettings> {
-        DisplaySettings::new()
-            .with_new_line_after_attribute(false)
-            .optional()
-    }
-
-    fn custom_content(&self, content: Content) -> Option<Content> {
-        let [d_model, d_ff] = self.linear_inner.weight.shape().dims();
-        content
-            .add("d_model", &d_model)
-            .add("d_ff", &d_ff)
-            .add("prob", &self.dropout.prob)
-            .optional()
-    }
-}
-
-impl PositionWiseFeedForward {
-    /// Applies both layers.
-    ///
-    /// # Shapes
-    /// `[…, d_model] -> […, d_model]`
-    ///
-    /// # Panics
-    /// If the last axis of `input` is not `d_model`.
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let [d_model, _] = self.linear_inner.weight.shape().dims();
-        assert_shape!(input, [.., d_model]);
-        let x = self.linear_inner.forward(input);
-        let x = self.dropout.forward(activate(&self.activation, x));
-        self.linear_outer.forward(x)
     }
 }
