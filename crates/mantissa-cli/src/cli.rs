@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cast, demo, formats, inspect, plan, profile, train};
+use crate::commands::{cast, demo, formats, inspect, plan, profile, recipes, train};
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
 ///
@@ -19,7 +19,8 @@ use crate::commands::{cast, demo, formats, inspect, plan, profile, train};
                   mantissa train --data text:book.txt --recipe fp8-hybrid --out run\n  \
                   mantissa inspect model.safetensors                   what each format would do to the tensors\n  \
                   mantissa cast model.safetensors --to e4m3 -o model-fp8.safetensors\n  \
-                  mantissa formats e4m3                                every value of a format\n\n\
+                  mantissa formats e4m3                                every value of a format\n  \
+                  mantissa recipes mellempudi                          what a recipe does, and where it comes from\n\n\
                   Logs go to stderr; MANTISSA_LOG=info or =debug shows more."
 )]
 pub struct Cli {
@@ -39,6 +40,8 @@ pub enum Command {
     Profile(profile::Args),
     /// Choose numerics from a profile, or explain a choice
     Plan(plan::Args),
+    /// List the recipes and the loss scalings, or explain one recipe
+    Recipes(recipes::Args),
     /// Tell what is in a safetensors file, and what each numerics would do to it
     Inspect(inspect::Args),
     /// Write a safetensors file's tensors as codes and scales

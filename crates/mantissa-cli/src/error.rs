@@ -76,15 +76,17 @@ pub enum Error {
     },
     /// Training cannot go on.
     #[error(
-        "training stopped at step {step}: {skips} steps in a row were skipped, the last because {cause}{saved}"
+        "training stopped at step {step}: {skips} in a row skipped, the last because {cause}; to go on, {remedy}; {saved}"
     )]
     Skips {
         /// The step that would have come next.
         step: u64,
-        /// How many steps were skipped in a row.
-        skips: u64,
+        /// How many steps were skipped in a row, in words.
+        skips: String,
         /// Why the last was.
         cause: String,
+        /// What to do.
+        remedy: String,
         /// Where the last checkpoint is.
         saved: String,
     },

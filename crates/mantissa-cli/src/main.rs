@@ -22,6 +22,10 @@ use crate::error::Error;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code of a training run that stopped because steps kept being skipped. 1 is any other failure, 2 a wrong command
+/// line.
+const STOPPED: u8 = 3;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("MANTISSA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -38,7 +42,10 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             terminal::complain("error", &error);
-            ExitCode::FAILURE
+            match error {
+                Error::Skips { .. } => ExitCode::from(STOPPED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod formats;
 pub mod inspect;
 pub mod plan;
 pub mod profile;
+pub mod recipes;
 pub mod train;
 
 use clap::Parser;
@@ -21,6 +22,7 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Profile(args)) => profile::run(args),
         Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Recipes(args)) => recipes::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Cast(args)) => cast::run(args),
         Some(Command::Formats(args)) => formats::run(args),

@@ -1,22 +1,24 @@
 //! `mantissa train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use mantissa::plan::Plan;
+use mantissa::plan::{LossScaling, Plan};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
 use crate::training::trainer::open_source;
-use crate::training::{Progress, RunConfig, RunFolder, StepRecord, Trainer};
+use crate::training::{Progress, RunConfig, RunFolder, SkipRecord, StepRecord, Trainer};
 
 /// Arguments of `mantissa train`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A run is its configuration: --config FILE, with the options of this command on top of it. The result \
                   is written to DIR/config.toml, so that the folder tells what was run and --resume needs nothing \
-                  else. A resumed run continues bit for bit.\n\nExamples:\n  \
+                  else. A resumed run continues bit for bit.\n\n\
+                  A step whose gradients are not finite is skipped, with its cause. After max_skips of them in a row training \
+                  stops with exit code 3, a diagnosis and a checkpoint whose weights are finite.\n\nExamples:\n  \
                   mantissa train --data text:book.txt --recipe bf16 --out runs/bf16\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --model bert-mini --steps 5000 --out runs/fp8\n  \
                   mantissa train --data text:book.txt --plan plan.toml --out runs/plan\n  \
@@ -30,7 +32,7 @@ pub struct Args {
     /// Continue the run in DIR from its last checkpoint
     #[arg(long, conflicts_with_all = ["config", "configuration"])]
     resume: bool,
-    /// Print one JSON object a step and a summary at the end to stdout, nothing else
+    /// Print JSON events to stdout, one a line and nothing else: warning, step, and at the end summary or stopped
     #[arg(long)]
     json: bool,
     /// Threads to compute with; the numbers do not depend on it [default: all cores]
@@ -62,15 +64,22 @@ pub struct Configuration {
     /// Sizes of the network; a configuration file takes any
     #[arg(long)]
     pub model: Option<ModelPreset>,
-    /// Recipe: fp32, bf16, fp16, fp8-hybrid, mxfp8, int8, int8-tensor, e5m2-unscaled, or a recipe file ending in .toml
+    /// Recipe: one that `mantissa recipes` lists, such as bf16 or fp8-hybrid, or a recipe file ending in .toml
     #[arg(long, value_name = "NAME", conflicts_with = "plan")]
     pub recipe: Option<String>,
     /// Plan file, as `mantissa plan` writes it
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
+    /// Loss scaling in place of the recipe's or plan's: one that `mantissa recipes` lists, or a constant; a configuration
+    /// file takes any settings
+    #[arg(long, value_name = "NAME")]
+    pub loss_scaling: Option<LossScaling>,
     /// Training steps
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
+    /// Skipped steps in a row after which training stops [default: 100]
+    #[arg(long, value_name = "N")]
+    pub max_skips: Option<u64>,
     /// Sequences a step
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
@@ -101,6 +110,7 @@ impl Configuration {
         set(&mut config.training.batch_size, self.batch_size);
         set(&mut config.training.learning_rate, self.learning_rate);
         set(&mut config.training.seed, self.seed);
+        set(&mut config.training.max_skips, self.max_skips);
         set(&mut config.checkpoints.every, self.checkpoint_every);
         if self.validation.is_some() {
             config.data.validation = self.validation;
@@ -109,6 +119,9 @@ impl Configuration {
             config.numerics.recipe = self.recipe;
             config.numerics.plan = self.plan;
         }
+        if self.loss_scaling.is_some() {
+            config.numerics.loss_scaling = self.loss_scaling;
+        }
     }
 }
 
@@ -116,6 +129,9 @@ impl Configuration {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event<'a> {
+    Warning {
+        message: String,
+    },
     Step {
         #[serde(flatten)]
         record: &'a StepRecord,
@@ -123,6 +139,15 @@ enum Event<'a> {
     Summary {
         #[serde(flatten)]
         summary: &'a Summary,
+    },
+    Stopped {
+        /// The step that would have come next.
+        step: u64,
+        cause: &'a str,
+        #[serde(flatten)]
+        skip: &'a SkipRecord,
+        /// The last checkpoint, if there is any.
+        checkpoint: Option<&'a Path>,
     },
 }
 
@@ -184,6 +209,13 @@ fn train(args: Args) -> Result<(), Error> {
         (folder, config, trainer)
     };
 
+    for warning in trainer.plan().warnings() {
+        let message = warning.to_string();
+        progress.line(&format!("warning: {message}"));
+        if args.json {
+            terminal::print_json(&Event::Warning { message }, false)?;
+        }
+    }
     let mut log = folder.open_log(trainer.progress().step)?;
     let steps = config.training.steps;
     let bar = progress.steps("training", steps, trainer.progress().step);
@@ -207,17 +239,19 @@ fn train(args: Args) -> Result<(), Error> {
         }
 
         let step = trainer.progress().step;
-        if step.is_multiple_of(config.checkpoints.every) || step == steps {
-            trainer.save(&folder, config.checkpoints.keep)?;
+        let keep = config.checkpoints.keep;
+        let due = step.is_multiple_of(config.checkpoints.every) || step == steps;
+        if due && trainer.save(&folder, keep)?.is_none() {
+            progress.line(&format!(
+                "warning: no checkpoint at step {step}: the weights are not finite"
+            ));
         }
-        if trainer.skips_in_a_row() >= config.training.max_skips {
-            trainer.save(&folder, config.checkpoints.keep)?;
-            return Err(Error::Skips {
-                step,
-                skips: trainer.skips_in_a_row(),
-                cause: record.cause.unwrap_or_default(),
-                saved: format!("; the state is saved in {}", folder.checkpoints().display()),
-            });
+        if let (Some(cause), Some(skip)) = (&record.cause, &record.skip)
+            && (skip.exhausted || skip.skips_in_a_row >= config.training.max_skips)
+        {
+            bar.finish_and_clear();
+            let saved = trainer.save(&folder, keep)?;
+            return Err(stopped(args.json, &folder, step, cause, skip, saved)?);
         }
     }
     bar.finish_and_clear();
@@ -253,6 +287,51 @@ fn train(args: Args) -> Result<(), Error> {
             folder.path().display()
         ))
     }
+}
+
+/// Tells why training stopped, and what is left of it.
+fn stopped(
+    as_json: bool,
+    folder: &RunFolder,
+    step: u64,
+    cause: &str,
+    skip: &SkipRecord,
+    saved: Option<PathBuf>,
+) -> Result<Error, Error> {
+    let (is_saved, checkpoint) = match saved {
+        Some(checkpoint) => (true, Some(checkpoint)),
+        None => (
+            false,
+            mantissa::checkpoint::list(&folder.checkpoints())?.pop(),
+        ),
+    };
+    if as_json {
+        let event = Event::Stopped {
+            step,
+            cause,
+            skip,
+            checkpoint: checkpoint.as_deref(),
+        };
+        terminal::print_json(&event, false)?;
+    }
+    let saved = match &checkpoint {
+        None => "no checkpoint was written, since the weights were never finite at one".to_owned(),
+        Some(path) if is_saved => format!("the state is saved in {}", path.display()),
+        Some(path) => format!(
+            "the last checkpoint with finite weights is {}",
+            path.display()
+        ),
+    };
+    Ok(Error::Skips {
+        step,
+        skips: match skip.skips_in_a_row {
+            1 => "1 step".to_owned(),
+            count => format!("{count} steps"),
+        },
+        cause: cause.to_owned(),
+        remedy: skip.remedy.clone(),
+        saved,
+    })
 }
 
 /// Whether a run has learnt nothing: its loss is not finite, or no better than knowing how frequent each token is.

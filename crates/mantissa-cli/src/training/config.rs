@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use mantissa::plan::LossScaling;
 use mantissa_zoo::{BatchShape, BertConfig};
 use serde::{Deserialize, Serialize};
 
@@ -155,7 +156,7 @@ pub struct TrainingConfig {
     pub max_norm: Option<f64>,
     /// Seed of the weights, the data order and stochastic rounding.
     pub seed: u64,
-    /// Consecutive skipped steps after which training stops with a diagnosis.
+    /// Skipped steps in a row after which training stops with a diagnosis; 100 where it is not given.
     pub max_skips: u64,
 }
 
@@ -169,6 +170,9 @@ pub struct NumericsConfig {
     /// A plan file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PathBuf>,
+    /// How the loss is scaled, in place of what the recipe or the plan says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scaling: Option<LossScaling>,
 }
 
 /// When it is saved.
@@ -304,6 +308,8 @@ impl RunConfig {
             .is_some_and(|norm| norm.is_nan() || norm <= 0.0)
         {
             "max_norm must be a positive number"
+        } else if training.max_skips == 0 {
+            "max_skips must be at least 1"
         } else if self.checkpoints.every == 0 || self.checkpoints.keep == 0 {
             "checkpoints need `every` and `keep` of at least 1"
         } else if self.data.evaluation_batches == 0 {
@@ -372,6 +378,7 @@ mod tests {
         config.data.source = "text:a b.txt".parse().unwrap();
         config.model.d_model = Some(64);
         config.numerics.recipe = Some("int8".to_owned());
+        config.numerics.loss_scaling = Some("1024".parse().unwrap());
         assert_eq!(
             toml::from_str::<RunConfig>(&config.to_toml()).unwrap(),
             config

@@ -4,9 +4,11 @@ pub mod config;
 pub mod folder;
 pub mod progress;
 pub mod schedule;
+pub mod skip;
 pub mod trainer;
 
 pub use config::RunConfig;
 pub use folder::RunFolder;
 pub use progress::Progress;
+pub use skip::SkipRecord;
 pub use trainer::{StepRecord, Trainer};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress};
-use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step};
+use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step, non_finite_weights};
 use mantissa::plan::{Plan, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
 use mantissa::{LossScaler, Session};
@@ -11,11 +11,12 @@ use mantissa_zoo::{
     Tokenization, Validation,
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
 use super::schedule::Schedule;
+use super::skip::SkipRecord;
 use crate::error::Error;
 
 /// A run between two steps.
@@ -29,7 +30,6 @@ pub struct Trainer {
     source: Source,
     progress: Progress,
     device: Device,
-    skips_in_a_row: u64,
 }
 
 /// What one step did: a line of the run's log, and of `--json`.
@@ -46,8 +46,11 @@ pub struct StepRecord {
     /// Whether the step was skipped.
     pub skipped: bool,
     /// Why it was skipped.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The same in parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<SkipRecord>,
 }
 
 /// The data of a run.
@@ -104,20 +107,29 @@ pub fn open_source(config: &RunConfig, folder: Option<&RunFolder>) -> Result<Sou
 /// The plan that the configuration names, for a model with these sites.
 pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> {
     let numerics = &config.numerics;
-    if let Some(path) = &numerics.plan {
-        return Ok(Plan::load(path)?);
-    }
-    let name = numerics.recipe.as_deref().unwrap_or("fp32");
-    let recipe = if name.ends_with(".toml") {
-        let text = std::fs::read_to_string(name).map_err(|source| Error::Read {
-            path: name.into(),
-            source,
-        })?;
-        Recipe::from_toml(&text)?
-    } else {
-        Recipe::preset(name)?
+    let mut plan = match &numerics.plan {
+        Some(path) => Plan::load(path)?,
+        None => {
+            let recipe = named_recipe(numerics.recipe.as_deref().unwrap_or("fp32"))?;
+            Plan::from_recipe(&recipe, &mantissa::sites(model))?
+        }
     };
-    Ok(Plan::from_recipe(&recipe, &mantissa::sites(model))?)
+    if let Some(loss_scaling) = &numerics.loss_scaling {
+        plan.loss_scaling = loss_scaling.clone();
+    }
+    Ok(plan)
+}
+
+/// The preset of this name, or the recipe in this file where the name ends in `.toml`.
+pub fn named_recipe(name: &str) -> Result<Recipe, Error> {
+    if !name.ends_with(".toml") {
+        return Ok(Recipe::preset(name)?);
+    }
+    let text = std::fs::read_to_string(name).map_err(|source| Error::Read {
+        path: name.into(),
+        source,
+    })?;
+    Ok(Recipe::from_toml(&text)?)
 }
 
 impl Trainer {
@@ -145,7 +157,6 @@ impl Trainer {
             plan,
             source,
             device,
-            skips_in_a_row: 0,
         })
     }
 
@@ -170,7 +181,6 @@ impl Trainer {
             plan: saved.plan,
             source,
             device,
-            skips_in_a_row: 0,
         })
     }
 
@@ -194,13 +204,11 @@ impl Trainer {
         let cause = match outcome {
             Step::Applied { .. } => {
                 self.progress.applied += 1;
-                self.skips_in_a_row = 0;
                 None
             }
             Step::Skipped { cause } => {
                 self.progress.skipped += 1;
-                self.skips_in_a_row += 1;
-                Some(cause.to_string())
+                Some(cause)
             }
         };
         StepRecord {
@@ -209,7 +217,8 @@ impl Trainer {
             loss_scale,
             learning_rate,
             skipped: cause.is_some(),
-            cause,
+            skip: cause.as_ref().map(SkipRecord::of),
+            cause: cause.map(|cause| cause.to_string()),
         }
     }
 
@@ -220,8 +229,12 @@ impl Trainer {
             .autocast(|| self.model.evaluate(self.source.masked().evaluation()))
     }
 
-    /// Writes a checkpoint, and removes those that are too old.
-    pub fn save(&self, folder: &RunFolder, keep: usize) -> Result<(), Error> {
+    /// Writes a checkpoint, removes those that are too old, and returns its path; or does neither if weights are not
+    /// finite, since no run can go on from there.
+    pub fn save(&self, folder: &RunFolder, keep: usize) -> Result<Option<PathBuf>, Error> {
+        if !non_finite_weights(&self.model).is_empty() {
+            return Ok(None);
+        }
         let checkpoints = folder.checkpoints();
         let saved = checkpoint::save(
             &checkpoints,
@@ -233,7 +246,7 @@ impl Trainer {
         )?;
         tracing::info!(checkpoint = %saved.display(), "saved");
         checkpoint::prune(&checkpoints, keep)?;
-        Ok(())
+        Ok(Some(saved))
     }
 
     /// Writes the tokenizer of a text, without which its run cannot be resumed.
@@ -262,11 +275,6 @@ impl Trainer {
     /// How far the run has come.
     pub fn progress(&self) -> Progress {
         self.progress
-    }
-
-    /// Steps skipped since the last that was applied.
-    pub fn skips_in_a_row(&self) -> u64 {
-        self.skips_in_a_row
     }
 
     /// The plan in force.

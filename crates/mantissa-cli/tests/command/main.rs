@@ -4,6 +4,8 @@ mod bad_input;
 mod cast;
 mod formats;
 mod inspect;
+mod recipes;
+mod skips;
 mod train;
 
 use std::ffi::OsStr;
@@ -16,6 +18,7 @@ use serde_json::{Map, Value, json};
 /// What a run of the command left behind.
 struct Outcome {
     success: bool,
+    code: Option<i32>,
     stdout: String,
     stderr: String,
 }
@@ -27,6 +30,7 @@ fn mantissa<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome 
         .unwrap();
     Outcome {
         success: output.status.success(),
+        code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
