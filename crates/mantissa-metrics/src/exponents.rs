@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn every_level_counts_each_element_once() {
         // Close together, far apart, with and without fields at the ends, and all there are.
-        let chunks: [(&str, fn(u32) -> u32); 7] = [
+        type Field = fn(u32) -> u32;
+        let chunks: [(&str, Field); 7] = [
             ("close", |i| 120 + i % 13),
             ("close and zero", |i| [0, 120, 125][i as usize % 3]),
             ("low", |i| i % 3),
