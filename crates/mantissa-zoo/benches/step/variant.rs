@@ -134,7 +134,8 @@ impl Mixed {
         let session = Session::bind(&model, plan, 0).expect("the plan is of this model");
         Self {
             scaler: LossScaler::for_plan(plan),
-            optimizer: MasterOptimizer::new(mantissa::optimizer::AdamWConfig::new()).with_session(&session),
+            optimizer: MasterOptimizer::new(mantissa::optimizer::AdamWConfig::new())
+                .with_session(&session),
             session,
             model,
             steps: 0,
