@@ -10,10 +10,10 @@
 //!
 //! | settings | state |
 //! |---|---|
-//! | [`DynamicScaling`](mantissa_plan::loss_scaling::DynamicScaling) | [`DynamicState`] |
-//! | [`EnhancedScaling`](mantissa_plan::loss_scaling::EnhancedScaling) | [`EnhancedState`] |
-//! | [`LogMaxScaling`](mantissa_plan::loss_scaling::LogMaxScaling) | [`LogMaxState`] |
-//! | [`UnderflowScaling`](mantissa_plan::loss_scaling::UnderflowScaling) | [`UnderflowState`] |
+//! | [`DynamicScaling`] | [`DynamicState`] |
+//! | [`EnhancedScaling`] | [`EnhancedState`] |
+//! | [`LogMaxScaling`] | [`LogMaxState`] |
+//! | [`UnderflowScaling`] | [`UnderflowState`] |
 
 mod dynamic;
 mod enhanced;
