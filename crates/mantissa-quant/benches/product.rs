@@ -3,6 +3,7 @@
 //! `cargo bench -p mantissa-quant --bench product -- SHAPE NUMERICS`, where only the shapes and the numerics are measured whose
 //! names contain the arguments, if there are any.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -114,15 +115,20 @@ fn now(threads: usize) -> f64 {
     }
 }
 
+/// Seconds that are spent on the candidates of one line.
+const BUDGET: f64 = 2.5;
+
 /// The shortest of a number of runs, each candidate once a round, so that all meet the same weather.
-fn fastest(rounds: usize, threads: usize, candidates: &mut [Box<dyn FnMut() + '_>]) -> Vec<f64> {
+fn fastest(threads: usize, candidates: &mut [Box<dyn FnMut() + '_>]) -> Vec<f64> {
     let mut times = vec![f64::INFINITY; candidates.len()];
-    for _ in 0..rounds {
+    let (begin, mut rounds) = (now(threads), 0);
+    while rounds < 5 || now(threads) - begin < BUDGET {
         for (time, candidate) in times.iter_mut().zip(candidates.iter_mut()) {
             let start = now(threads);
             candidate();
             *time = time.min(now(threads) - start);
         }
+        rounds += 1;
     }
     times
 }
@@ -176,30 +182,44 @@ fn products(
         true => Operand::new(&right, &rights, [n, k], [k, 1]),
     };
     let (lhs, rhs) = (lhs.expect("within its data"), rhs.expect("within its data"));
-    let mut plain_out = vec![0.0; batch * m * n];
+    // One result for all, so that none finds a colder one than another.
+    let result = RefCell::new(vec![0.0; batch * m * n]);
+    let result = &result;
     let mut lines = Vec::new();
     let mut runs: Vec<Box<dyn FnMut() + '_>> = vec![Box::new(|| {
         if batch == 1 {
-            plain(&lhs, &rhs, 0, &mut plain_out, Parallelism::Rayon(0));
+            plain(
+                &lhs,
+                &rhs,
+                0,
+                &mut result.borrow_mut(),
+                Parallelism::Rayon(0),
+            );
         } else {
             use rayon::prelude::*;
-            let matrices = plain_out.par_chunks_mut(m * n).enumerate();
+            let mut out = result.borrow_mut();
+            let matrices = out.par_chunks_mut(m * n).enumerate();
             matrices.for_each(|(i, out)| plain(&lhs, &rhs, i, out, Parallelism::None));
         }
-        black_box(&plain_out);
+        black_box(&result);
     })];
     let random = RandomBits::new(7, 7);
     for (name, limit) in NUMERICS.into_iter().filter(|(name, _)| name.contains(only)) {
         let numerics: Numerics = name.parse().expect("numerics");
+        // Small matrices are read about as long as they are multiplied, so only f32 is held to a limit.
+        let limit = if batch == 1 || name == "fp32" {
+            limit
+        } else {
+            f64::NAN
+        };
         lines.push((name.to_owned(), limit));
-        let mut out = vec![0.0; batch * m * n];
         runs.push(Box::new(move || {
             let (lhs, rhs) = (
                 Factor::new(lhs, numerics, random),
                 Factor::new(rhs, numerics, random),
             );
-            product(lhs, rhs, None, &mut out);
-            black_box(&out);
+            product(lhs, rhs, None, &mut result.borrow_mut());
+            black_box(&result);
         }));
     }
     for name in ENCODED
@@ -215,7 +235,6 @@ fn products(
         };
         let left = encoded(&lhs, layout.left_transposed);
         let right = encoded(&rhs, !layout.right_transposed);
-        let mut out = vec![0.0; batch * m * n];
         runs.push(Box::new(move || {
             let lhs = match layout.left_transposed {
                 false => left.factor(),
@@ -225,11 +244,11 @@ fn products(
                 true => right.factor(),
                 false => right.transposed(),
             };
-            product(lhs, rhs, None, &mut out);
-            black_box(&out);
+            product(lhs, rhs, None, &mut result.borrow_mut());
+            black_box(&result);
         }));
     }
-    let times = fastest(if batch == 1 { 7 } else { 40 }, threads, &mut runs);
+    let times = fastest(threads, &mut runs);
     let gops = |time: f64| 2e-9 * (batch * m * k * n) as f64 / time;
     println!(
         "{line}: gemm {:.2} ms, {:.0} GFLOP/s on {threads}",
@@ -273,7 +292,7 @@ fn quantizations(threads: usize) {
             }));
         }
     }
-    let times = fastest(10, threads, &mut runs);
+    let times = fastest(threads, &mut runs);
     println!("quantize {outer}x{depth}");
     for (name, time) in names.iter().zip(times) {
         println!(

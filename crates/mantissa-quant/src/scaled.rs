@@ -4,10 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
+use pulp::bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::factor::{Factor, Source};
-use crate::gemm::{Reading, Scales, Side, Values};
-use crate::granularity::Granularity;
+use crate::gemm::{Reading, Scales, Side, Values, transpose};
+use crate::granularity::{Granularity, ScaleLayout};
 use crate::numerics::Numerics;
 use crate::operand::Operand;
 use crate::panel::{Order, amax, scales};
@@ -83,7 +84,10 @@ impl<'a> Scaled<'a> {
             }
             _ => {
                 let layout = numerics.granularity.layout(operand.outer, operand.depth);
-                let (many, degenerate, finite) = scales(operand, numerics, layout);
+                let (mut many, degenerate, finite) = scales(operand, numerics, layout);
+                if order(operand, numerics) == Order::DepthMajor {
+                    many = exchanged(many, layout);
+                }
                 self.scales = Held::Many(many);
                 self.degenerate_groups = degenerate;
                 self.finite = finite;
@@ -123,11 +127,8 @@ impl<'a> Scaled<'a> {
                 numerics,
                 random,
             } => {
-                let order = match numerics.rounding {
-                    Rounding::Stochastic => Order::OuterMajor,
-                    _ => Order::of(operand),
-                };
-                (order, self.rounded(operand, numerics, *random))
+                let values = self.rounded(operand, numerics, *random);
+                (order(operand, numerics), values)
             }
             Source::Codes {
                 encoded,
@@ -175,7 +176,7 @@ impl<'a> Scaled<'a> {
         Values::Rounded {
             operand,
             rounder: Rounder::new(numerics.format, numerics.rounding, numerics.overflow),
-            random,
+            random: (numerics.rounding == Rounding::Stochastic).then_some(random),
             scales,
             fold: !self.pending,
             finite: self.finite,
@@ -191,4 +192,32 @@ impl<'a> Scaled<'a> {
             degenerate_groups: self.degenerate_groups,
         }
     }
+}
+
+/// The order in which an operand is read: as it lies, unless random bits are read along with it.
+fn order(operand: &Operand, numerics: &Numerics) -> Order {
+    match numerics.rounding {
+        Rounding::Stochastic => Order::OuterMajor,
+        _ => Order::of(operand),
+    }
+}
+
+/// Scales `[batch, outer_groups, depth_groups]` as `[batch, depth_groups, outer_groups]`.
+fn exchanged(scales: Vec<f32>, layout: ScaleLayout) -> Vec<f32> {
+    let [outer, depth] = [layout.outer_groups, layout.depth_groups];
+    if outer <= 1 || depth <= 1 {
+        return scales;
+    }
+    let mut out = vec![0.0; scales.len()];
+    let matrices = out.chunks_mut(outer * depth);
+    for (out, scales) in matrices.zip(scales.chunks(outer * depth)) {
+        transpose(
+            cast_slice_mut(out),
+            outer,
+            cast_slice(scales),
+            depth,
+            [outer, depth],
+        );
+    }
+    out
 }

@@ -33,3 +33,4 @@ mod transpose;
 pub use driver::{Job, multiply};
 pub use kernel::Kernel;
 pub use side::{Reading, Scales, Side, Values};
+pub use transpose::transpose;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::kernel::Kernel;
 use super::scratch::Scratch;
 use super::side::{AREA, Area, Side};
-use super::tile::STRIDE;
+use super::tile::{STEPS, STRIDE};
 use super::transpose::{add_codes, transpose};
 use crate::panel::Order;
 
@@ -66,11 +66,21 @@ impl Block {
 pub fn pack_left(side: &Side, block: Block, out: &mut [u32]) {
     let elements = side.elements();
     match side.order {
-        Order::OuterMajor => {
+        Order::OuterMajor if side.is_quantized() && side.cells(block.depth) < STEPS => {
+            // Short rows are better read together, and then put in their places.
+            let cells = side.cells(block.depth);
+            let mut lines = Scratch::new(LINES * cells);
             block.outer_major(LINES, |area, row| {
-                side.read(area, &mut out[row * STRIDE..], STRIDE);
+                side.read(area, &mut lines, cells);
+                let rows = out[row * STRIDE..].chunks_mut(STRIDE).take(area.lines);
+                for (row, line) in rows.zip(lines.chunks(cells)) {
+                    row[..cells].copy_from_slice(line);
+                }
             });
         }
+        Order::OuterMajor => block.outer_major(LINES, |area, row| {
+            side.read(area, &mut out[row * STRIDE..], STRIDE);
+        }),
         Order::DepthMajor => {
             let mut lines = Scratch::new(AREA);
             block.depth_major(elements, |area, step, row| {

@@ -57,8 +57,8 @@ pub enum Values<'a> {
         operand: &'a Operand<'a>,
         /// How they are rounded.
         rounder: Rounder,
-        /// What stochastic rounding reads.
-        random: RandomBits,
+        /// What stochastic rounding reads; nothing for others.
+        random: Option<RandomBits>,
         /// What they are divided by first.
         scales: Scales<'a>,
         /// Whether they are multiplied by their scales again.
@@ -86,7 +86,8 @@ pub enum Values<'a> {
 pub enum Scales<'a> {
     /// One for all.
     One(f32),
-    /// One for each group.
+    /// One for each group, groups along a line one after another: `[batch, outer_groups, depth_groups]` where
+    /// lines run along the depth, else `[batch, depth_groups, outer_groups]`.
     Groups(&'a [f32], ScaleLayout),
 }
 
@@ -125,6 +126,11 @@ impl Side<'_> {
         }
     }
 
+    /// Whether elements are anything else than copied.
+    pub fn is_quantized(&self) -> bool {
+        !matches!(self.values, Values::Plain(_))
+    }
+
     /// Lines of one matrix and their length.
     fn lines(&self) -> [usize; 2] {
         match self.order {
@@ -139,51 +145,87 @@ impl Side<'_> {
     pub fn read(&self, area: Area, out: &mut [u32], stride: usize) {
         debug_assert!(area.lines * area.len <= AREA * self.elements());
         let gathered = self.gather(area);
-        let row = |i: usize| self.source(area, &gathered, i);
         match (self.reading, self.order) {
             (Reading::Floats, _) => {
-                for (i, out) in out.chunks_mut(stride).take(area.lines).enumerate() {
-                    let out = cast_slice_mut(&mut out[..area.len]);
-                    self.floats(area, i, row(i), out);
-                }
+                self.pieces(area, stride == area.len, |piece, at| {
+                    let out = &mut out[at * stride..][..piece.len];
+                    let source = self.source(area, &gathered, at, piece.len);
+                    self.floats(piece, source, cast_slice_mut(out));
+                });
             }
             (Reading::Codes { offset: by }, Order::OuterMajor) => {
-                let cells = area.len.div_ceil(4);
-                for (i, out) in out.chunks_mut(stride).take(area.lines).enumerate() {
-                    let out = &mut out[..cells];
+                self.pieces(area, 4 * stride == area.len, |piece, at| {
+                    let out = &mut out[at * stride..][..piece.len.div_ceil(4)];
                     if let Some(last) = out.last_mut() {
                         *last = 0;
                     }
-                    let codes: &mut [u8] = cast_slice_mut(out);
-                    self.codes(area, i, row(i), &mut codes[..area.len]);
-                    self.extend_signs(&mut codes[..area.len]);
+                    let codes = &mut cast_slice_mut::<u32, u8>(out)[..piece.len];
+                    self.codes(piece, self.source(area, &gathered, at, piece.len), codes);
+                    self.extend_signs(codes);
                     if by {
                         offset(out);
                     }
-                }
+                });
             }
             (Reading::Codes { offset: by }, Order::DepthMajor) => {
-                let mut bytes = Scratch::new(area.len);
+                let mut bytes = Scratch::new(area.lines.div_ceil(4) * area.len);
                 let bytes: &mut [u8] = cast_slice_mut(&mut bytes);
-                for (group, out) in (0..area.lines).step_by(4).zip(out.chunks_mut(stride)) {
-                    let out = &mut out[..area.len];
-                    for (i, codes) in (group..).zip(bytes.chunks_mut(area.len)) {
-                        if i < area.lines {
-                            self.codes(area, i, row(i), codes);
-                        } else {
-                            codes.fill(0);
-                        }
-                    }
-                    self.extend_signs(bytes);
-                    let (low, high) = bytes.split_at(2 * area.len);
+                bytes[area.lines * area.len..].fill(0);
+                self.pieces(area, true, |piece, at| {
+                    let codes = &mut bytes[at * area.len..][..piece.len];
+                    self.codes(piece, self.source(area, &gathered, at, piece.len), codes);
+                });
+                self.extend_signs(bytes);
+                for (lines, out) in bytes.chunks(4 * area.len).zip(out.chunks_mut(stride)) {
+                    let (low, high) = lines.split_at(2 * area.len);
                     let (a, b) = low.split_at(area.len);
                     let (c, d) = high.split_at(area.len);
-                    zip(out, [a, b, c, d]);
+                    zip(&mut out[..area.len], [a, b, c, d]);
                     if by {
-                        offset(out);
+                        offset(&mut out[..area.len]);
                     }
                 }
             }
+        }
+    }
+
+    /// Calls `visit` with areas of one line each and the lines before it, or with all lines as one long one
+    /// if that is allowed and they follow each other, as in short rows: many short pieces take longer.
+    fn pieces(&self, area: Area, together: bool, mut visit: impl FnMut(Area, usize)) {
+        let [_, len] = self.lines();
+        let follow = match &self.values {
+            Values::Plain(operand) => self.strides(operand) == [len, 1],
+            Values::Rounded {
+                operand, scales, ..
+            } => {
+                let runs_go_on = match scales {
+                    Scales::One(_) => true,
+                    Scales::Groups(_, layout) => {
+                        self.order == Order::OuterMajor
+                            && layout.outer_group == 1
+                            && len.is_multiple_of(layout.depth_group)
+                    }
+                };
+                let [line_stride, element_stride] = self.strides(operand);
+                runs_go_on && (element_stride != 1 || line_stride == len)
+            }
+            Values::Codes { .. } => true,
+        };
+        if together && follow && area.len == len {
+            let all = Area {
+                lines: 1,
+                len: area.lines * area.len,
+                ..area
+            };
+            return visit(all, 0);
+        }
+        for at in 0..area.lines {
+            let one = Area {
+                line: area.line + at,
+                lines: 1,
+                ..area
+            };
+            visit(one, at);
         }
     }
 
@@ -205,22 +247,28 @@ impl Side<'_> {
                     len: width.min(len - from),
                 };
                 let gathered = self.gather(area);
-                for (i, codes) in codes.chunks_mut(len).enumerate() {
-                    let source = self.source(area, &gathered, i);
-                    self.codes(area, i, source, &mut codes[from..from + area.len]);
-                }
+                self.pieces(area, true, |piece, at| {
+                    let codes = &mut codes[at * len + from..][..piece.len];
+                    self.codes(piece, self.source(area, &gathered, at, piece.len), codes);
+                });
             }
         }
     }
 
-    /// The values of a line of an area, unless they are codes.
-    fn source<'b>(&'b self, area: Area, gathered: &'b Option<Scratch>, i: usize) -> &'b [f32] {
+    /// `len` values of an area from a line on, unless they are codes.
+    fn source<'b>(
+        &'b self,
+        area: Area,
+        gathered: &'b Option<Scratch>,
+        line: usize,
+        len: usize,
+    ) -> &'b [f32] {
         match (gathered, &self.values) {
-            (Some(gathered), _) => &gathered.floats()[i * area.len..][..area.len],
+            (Some(gathered), _) => &gathered.floats()[line * area.len..][..len],
             (None, Values::Plain(operand) | Values::Rounded { operand, .. }) => {
                 let [line_stride, _] = self.strides(operand);
-                let start = operand.offsets[area.matrix] + (area.line + i) * line_stride;
-                &operand.data[start + area.from..][..area.len]
+                let start = operand.offsets[area.matrix] + (area.line + line) * line_stride;
+                &operand.data[start + area.from..][..len]
             }
             (None, Values::Codes { .. }) => &[],
         }
@@ -266,15 +314,15 @@ impl Side<'_> {
         Some(gathered)
     }
 
-    /// The index of an element in `[batch, lines, elements]`.
-    fn index(&self, area: Area, i: usize) -> usize {
+    /// The index of an area's first element in `[batch, lines, elements]`.
+    fn index(&self, area: Area) -> usize {
         let [lines, len] = self.lines();
-        (area.matrix * lines + area.line + i) * len + area.from
+        (area.matrix * lines + area.line) * len + area.from
     }
 
-    /// Writes a piece of a line as f32.
-    fn floats(&self, area: Area, i: usize, source: &[f32], out: &mut [f32]) {
-        let start = self.index(area, i);
+    /// Writes an area of one line as f32.
+    fn floats(&self, area: Area, source: &[f32], out: &mut [f32]) {
+        let start = self.index(area);
         match &self.values {
             Values::Plain(_) => out.copy_from_slice(source),
             Values::Codes {
@@ -292,19 +340,20 @@ impl Side<'_> {
                 special,
                 ..
             } => {
-                self.runs(area, i, scales, |at, len, scales, run| {
-                    let start = (start + at) as u64;
+                let (random, first) = drawn(*random, start);
+                self.runs(area, scales, |at, len, scales, run| {
+                    let start = first + at as u64;
                     let (source, out) = (&source[at..at + len], &mut out[at..at + len]);
                     match (scales, fold) {
                         ([scale], false) => {
-                            rounder.round_scaled(*random, start, source, *scale, out);
+                            rounder.round_scaled(random, start, source, *scale, out);
                         }
                         ([scale], true) => {
-                            rounder.round_scaled_back(*random, start, source, *scale, out);
+                            rounder.round_scaled_back(random, start, source, *scale, out);
                         }
-                        (_, false) => rounder.round_runs(*random, start, source, scales, run, out),
+                        (_, false) => rounder.round_runs(random, start, source, scales, run, out),
                         (_, true) => {
-                            rounder.round_runs_back(*random, start, source, scales, run, out);
+                            rounder.round_runs_back(random, start, source, scales, run, out);
                         }
                     }
                 });
@@ -326,9 +375,9 @@ impl Side<'_> {
         }
     }
 
-    /// Writes a piece of a line as codes, right-aligned.
-    fn codes(&self, area: Area, i: usize, source: &[f32], out: &mut [u8]) {
-        let start = self.index(area, i);
+    /// Writes an area of one line as codes, right-aligned.
+    fn codes(&self, area: Area, source: &[f32], out: &mut [u8]) {
+        let start = self.index(area);
         match &self.values {
             Values::Plain(_) => unreachable!("fp32 has no codes"),
             Values::Codes { codes, .. } => {
@@ -342,12 +391,13 @@ impl Side<'_> {
                 has_nan,
                 ..
             } => {
-                self.runs(area, i, scales, |at, len, scales, run| {
-                    let start = (start + at) as u64;
+                let (random, first) = drawn(*random, start);
+                self.runs(area, scales, |at, len, scales, run| {
+                    let start = first + at as u64;
                     let (source, out) = (&source[at..at + len], &mut out[at..at + len]);
                     match scales {
-                        [scale] => rounder.encode_scaled_u8(*random, start, source, *scale, out),
-                        _ => rounder.encode_runs_u8(*random, start, source, scales, run, out),
+                        [scale] => rounder.encode_scaled_u8(random, start, source, *scale, out),
+                        _ => rounder.encode_runs_u8(random, start, source, scales, run, out),
                     }
                 });
                 if !finite {
@@ -355,9 +405,10 @@ impl Side<'_> {
                         if *has_nan {
                             return;
                         }
+                        let [_, len] = self.lines();
                         let outer = match self.order {
-                            Order::OuterMajor => area.line + i,
-                            Order::DepthMajor => area.from + at,
+                            Order::OuterMajor => area.line + (area.from + at) / len,
+                            Order::DepthMajor => (area.from + at) % len,
                         };
                         let mut poisoned = self.poisoned.lock().expect("no thread panicked");
                         poisoned.push([area.matrix, outer]);
@@ -404,7 +455,6 @@ impl Side<'_> {
     fn runs(
         &self,
         area: Area,
-        i: usize,
         scales: &Scales,
         mut visit: impl FnMut(usize, usize, &[f32], usize),
     ) {
@@ -412,44 +462,35 @@ impl Side<'_> {
             Scales::One(scale) => return visit(0, area.len, &[*scale], area.len),
             Scales::Groups(scales, layout) => (scales, layout),
         };
-        let line = area.line + i;
-        let matrix = area.matrix * layout.outer_groups * layout.depth_groups;
-        let (first, step, run) = match self.order {
-            Order::OuterMajor => (
-                matrix + line / layout.outer_group * layout.depth_groups,
-                1,
-                layout.depth_group,
-            ),
-            Order::DepthMajor => (
-                matrix + line / layout.depth_group,
-                layout.depth_groups,
-                layout.outer_group,
-            ),
+        let (line_group, line_groups, run) = match self.order {
+            Order::OuterMajor => (layout.outer_group, layout.depth_groups, layout.depth_group),
+            Order::DepthMajor => (layout.depth_group, layout.outer_groups, layout.outer_group),
         };
-        let mut at = 0;
-        while at < area.len {
-            let element = area.from + at;
-            let group = first + element / run * step;
-            let within = element % run;
-            let rest = area.len - at;
-            if within != 0 || run >= rest {
-                let len = rest.min(run - within);
-                visit(at, len, &scales[group..=group], len);
-                at += len;
-            } else if step == 1 {
-                let groups = rest.div_ceil(run);
-                visit(at, rest, &scales[group..group + groups], run);
-                at += rest;
-            } else {
-                let mut some = [0.0; 64];
-                let groups = rest.div_ceil(run).min(some.len());
-                for (g, scale) in some.iter_mut().enumerate().take(groups) {
-                    *scale = scales[group + g * step];
-                }
-                let len = rest.min(groups * run);
-                visit(at, len, &some[..groups], run);
-                at += len;
-            }
+        let matrix = area.matrix * layout.outer_groups * layout.depth_groups;
+        let first = matrix + area.line / line_group * line_groups;
+        let (within, rest) = (area.from % run, area.len);
+        // The end of a run that has begun before, then the others.
+        let begun = match within {
+            0 => 0,
+            _ => rest.min(run - within),
+        };
+        let group = first + area.from / run;
+        if begun > 0 {
+            visit(0, begun, &scales[group..=group], begun);
         }
+        if begun < rest {
+            let group = group + usize::from(begun > 0);
+            let groups = (rest - begun).div_ceil(run);
+            visit(begun, rest - begun, &scales[group..group + groups], run);
+        }
+    }
+}
+
+/// The random bits and the index of the first of them. Where none are read the index is zero, so that the
+/// rounder's blocks begin where the piece does.
+fn drawn(random: Option<RandomBits>, start: usize) -> (RandomBits, u64) {
+    match random {
+        Some(random) => (random, start as u64),
+        None => (RandomBits::NONE, 0),
     }
 }

@@ -7,8 +7,6 @@
 //! depth. The rows of the left operand lie [`STRIDE`] cells apart, a cell for each step along the depth.
 //! Of the right operand, all the columns of a tile lie together for each step.
 
-use std::mem::MaybeUninit;
-
 /// Cells along the depth that are summed before the result is touched. Sums of f32 are made of
 /// blocks of this length: one chain of fused multiply-adds within a block, the blocks added in order.
 pub const STEPS: usize = 256;
@@ -107,6 +105,20 @@ pub struct Finish {
     pub bias: *const f32,
 }
 
+/// Does something for each row. It is written out, for a loop of that length would not be unrolled, and
+/// an array that a loop indexes cannot stay in registers.
+macro_rules! each_row {
+    ($rows:ident, |$row:ident| $body:block) => {
+        each_row!(@ $rows, $row, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $rows:ident, $row:ident, $body:block, $($number:literal)+) => {
+        $(if $number < $rows {
+            let $row: usize = $number;
+            $body
+        })+
+    };
+}
+
 /// Takes all steps. On the way the tile's place in the result is fetched, a row at a time: all at once
 /// at the end, the stores would wait for memory one by one.
 macro_rules! each_step {
@@ -193,17 +205,17 @@ pub unsafe fn floats<U: Vectors, const R: usize, const V: usize, const W: usize>
             left = left.add(1);
             right = right.add(W * U::LANES);
         });
-        let mut sums = settled(sums);
         let lanes = lanes::<U, V>(tile.columns);
-        if tile.add {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for v in 0..V {
-                    let before = tile.out.add(r * tile.out_stride + v * U::LANES);
-                    sums[v] = U::add(U::load_some(before, lanes[v]), sums[v]);
+        each_row!(R, |row| {
+            let out = tile.out.add(row * tile.out_stride);
+            let mut sums = sums[row];
+            if tile.add {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = U::add(U::load_some(out.add(v * U::LANES), lanes[v]), *sum);
                 }
             }
-        }
-        finish::<U, R, V>(tile, sums, lanes);
+            finish::<U, V>(tile, row, sums, lanes);
+        });
     }
 }
 
@@ -232,43 +244,24 @@ pub unsafe fn codes<D: Dots, const R: usize, const V: usize, const W: usize>(til
                 right = right.add(W * lanes_of_all);
             }
         );
-        let mut sums = settled(sums);
         let lanes = lanes::<D::Vectors, V>(tile.columns);
-        let mut floats = [[D::Vectors::splat(0.0); V]; R];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            for v in 0..V {
+        each_row!(R, |row| {
+            let out = tile.out.add(row * tile.out_stride);
+            let mut floats = [D::Vectors::splat(0.0); V];
+            for (v, mut sum) in sums[row].into_iter().enumerate() {
                 if tile.add {
-                    let before = tile.out.add(r * tile.out_stride + v * lanes_of_all);
-                    let before = D::Vectors::as_ints(D::Vectors::load_some(before, lanes[v]));
-                    sums[v] = D::Vectors::add_ints(before, sums[v]);
+                    let before = D::Vectors::load_some(out.add(v * lanes_of_all), lanes[v]);
+                    sum = D::Vectors::add_ints(D::Vectors::as_ints(before), sum);
                 }
-                floats[r][v] = if tile.finish.is_some() {
-                    D::Vectors::to_floats(sums[v])
+                floats[v] = if tile.finish.is_some() {
+                    D::Vectors::to_floats(sum)
                 } else {
-                    D::Vectors::as_floats(sums[v])
+                    D::Vectors::as_floats(sum)
                 };
             }
-        }
-        finish::<D::Vectors, R, V>(tile, floats, lanes);
+            finish::<D::Vectors, V>(tile, row, floats, lanes);
+        });
     }
-}
-
-/// A copy of the sums in memory. The loops over rows at the end of a tile are too long to be unrolled,
-/// and an array that is indexed by a loop cannot stay in registers; this one lets the sums do so.
-#[inline(always)]
-fn settled<T: Copy, const R: usize, const V: usize>(sums: [[T; V]; R]) -> [[T; V]; R] {
-    let mut copy = [MaybeUninit::<[T; V]>::uninit(); R];
-    // Written out, for the compiler would make one copy of a loop.
-    macro_rules! copy_rows {
-        ($($row:literal)+) => {
-            $(if $row < R {
-                copy[$row].write(sums[$row]);
-            })+
-        };
-    }
-    copy_rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    // SAFETY: no kernel has more than 16 rows, so every row was written.
-    copy.map(|row| unsafe { row.assume_init() })
 }
 
 /// How many lanes of each vector are columns to be written.
@@ -281,31 +274,29 @@ fn lanes<U: Vectors, const V: usize>(columns: usize) -> [usize; V] {
     lanes
 }
 
+/// Scales and writes a row of the tile.
 #[inline(always)]
-unsafe fn finish<U: Vectors, const R: usize, const V: usize>(
+unsafe fn finish<U: Vectors, const V: usize>(
     tile: &Tile,
-    mut sums: [[U::Floats; V]; R],
+    row: usize,
+    mut sums: [U::Floats; V],
     lanes: [usize; V],
 ) {
     // SAFETY: the caller's.
     unsafe {
         if let Some(finish) = &tile.finish {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let row = U::splat(*finish.row_scales.add(r));
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let column = U::load(finish.column_scales.add(v * U::LANES));
-                    *sum = U::multiply(*sum, U::multiply(row, column));
-                    if !finish.bias.is_null() {
-                        *sum = U::add(*sum, U::load(finish.bias.add(v * U::LANES)));
-                    }
+            let scale = U::splat(*finish.row_scales.add(row));
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let column = U::load(finish.column_scales.add(v * U::LANES));
+                *sum = U::multiply(*sum, U::multiply(scale, column));
+                if !finish.bias.is_null() {
+                    *sum = U::add(*sum, U::load(finish.bias.add(v * U::LANES)));
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for v in 0..V {
-                let to = tile.out.add(r * tile.out_stride + v * U::LANES);
-                U::store_some(to, sums[v], lanes[v]);
-            }
+        let out = tile.out.add(row * tile.out_stride);
+        for (v, sum) in sums.into_iter().enumerate() {
+            U::store_some(out.add(v * U::LANES), sum, lanes[v]);
         }
     }
 }
