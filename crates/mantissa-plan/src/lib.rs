@@ -66,6 +66,7 @@ mod names;
 pub mod plan;
 mod plan_file;
 pub mod policy;
+mod presets;
 pub mod profile;
 mod profile_file;
 pub mod recipe;

@@ -59,8 +59,7 @@ fn a_scale_that_overflows_every_gradient_stops_the_run_with_a_diagnosis() {
         "begin with a lower one",
         "the state is saved in",
     ] {
-        let part = part.replace("1e30", "1000000000000000000000000000000");
-        assert!(last.contains(&part), "{part} in {last}");
+        assert!(last.contains(part), "{part} in {last}");
     }
     assert_eq!(
         plain

@@ -117,12 +117,12 @@ impl SkipCause {
             }
             Verdict::Kept if self.loss_scale > 1.0 => format!(
                 "the scale stays at {}: begin with a lower one, or use a dynamic loss scaling without hysteresis",
-                self.loss_scale
+                short(self.loss_scale)
             ),
             Verdict::Kept | Verdict::AtMinimum => format!(
                 "gradients overflow even at the scale {}, so that it is not the cause: give {place} a wider format such as \
                  bf16, or look for what makes gradients infinite where the loss is not",
-                self.loss_scale
+                short(self.loss_scale)
             ),
         }
     }
@@ -142,7 +142,11 @@ impl fmt::Display for SkipCause {
                 "the forward pass broke, which no loss scale mends: the loss is {}",
                 self.loss
             )?,
-            _ => write!(f, "gradients overflowed at loss scale {}", self.loss_scale)?,
+            _ => write!(
+                f,
+                "gradients overflowed at loss scale {}",
+                short(self.loss_scale)
+            )?,
         }
         if let Some(fault) = self.faults.first() {
             write!(f, "; first {fault}")?;
@@ -159,9 +163,18 @@ impl fmt::Display for SkipCause {
             )?;
         }
         match verdict {
-            Verdict::Lowered => write!(f, "; next loss scale {}", self.next_loss_scale),
+            Verdict::Lowered => write!(f, "; next loss scale {}", short(self.next_loss_scale)),
             Verdict::AtMinimum => f.write_str("; the scale does not get any lower"),
             Verdict::BrokenWeights | Verdict::BrokenForward | Verdict::Kept => Ok(()),
         }
+    }
+}
+
+/// A scale in few digits.
+fn short(scale: f32) -> String {
+    if (1e-4..1e7).contains(&scale) {
+        scale.to_string()
+    } else {
+        format!("{scale:e}")
     }
 }
