@@ -1,8 +1,8 @@
 //! Asking for memory before it is read.
 
-/// How far ahead, in bytes: the time of a few hundred nanoseconds at the speed of memory. The processor itself looks ahead by
-/// less, and not over the end of a page.
-const AHEAD: usize = 2048;
+/// How far ahead, in bytes: half of a first-level cache, so that what a pass over one cached piece asks for is the next piece. The
+/// processor itself looks ahead by less, and not over the end of a page.
+const AHEAD: usize = 16384;
 /// Bytes that come together.
 const LINE: usize = 64;
 

@@ -20,6 +20,7 @@ fn main() {
     let values = sample::student_t(5.0, RandomBits::new(1, 0), ELEMENTS);
     // Exponents far apart in every part of the buffer.
     let spread: Vec<f32> = values.iter().map(|x| (40.0 * x.sin()).exp()).collect();
+    let half_zero: Vec<f32> = values.iter().map(|x| x.max(0.0)).collect();
     println!("{ELEMENTS} elements, best of {REPEATS}");
     report("plain read", &values, || plain_read(&values));
     report("moments with amax", &values, || Moments::of(&values));
@@ -28,6 +29,9 @@ fn main() {
     });
     report("both in one pass", &values, || {
         TensorStatistics::of(&values)
+    });
+    report("both, half zeros", &values, || {
+        TensorStatistics::of(&half_zero)
     });
     report("both, exponents spread", &values, || {
         TensorStatistics::of(&spread)

@@ -15,14 +15,13 @@ pub const INFINITY: u32 = f32::INFINITY.to_bits();
 pub struct Chunk<'a> {
     pub values: &'a [f32],
     pub level: SimdLevel,
-    /// Whether all are finite.
-    pub finite: bool,
+    /// How many are zero, and how many not finite.
+    pub zeros: u32,
+    pub non_finite: u32,
     /// Bits of the largest finite magnitude.
     pub amax: u32,
     /// Bits of the smallest magnitude that is not zero, less one; of no number if all are zero or not finite.
     pub least_less_one: u32,
-    /// Whether some may be zero.
-    pub zeros: bool,
 }
 
 impl<'a> Chunk<'a> {
@@ -34,26 +33,29 @@ impl<'a> Chunk<'a> {
             values.len()
         );
         let mut extremes = level.dispatch(ReadExtremes::<false>(values));
-        let finite = extremes.amax < INFINITY;
-        if !finite {
+        if extremes.amax >= INFINITY {
+            // What is not finite counts as zero then.
             extremes = level.dispatch(ReadExtremes::<true>(values));
         }
+        // A zero less one is the largest there is.
+        let [zeros, non_finite] = if extremes.most_less_one == u32::MAX {
+            level.dispatch(CountOddities(values))
+        } else {
+            [0, 0]
+        };
         Chunk {
             values,
             level,
-            finite,
+            zeros,
+            non_finite,
             amax: extremes.amax,
             least_less_one: extremes.least_less_one,
-            zeros: extremes.most_less_one == u32::MAX,
         }
     }
 
-    /// How many elements are zero, and how many not finite.
-    pub fn zeros_and_non_finite(&self) -> [u32; 2] {
-        if !self.zeros && self.finite {
-            return [0, 0];
-        }
-        self.level.dispatch(CountOddities(self.values))
+    /// Whether all elements are finite.
+    pub fn is_finite(&self) -> bool {
+        self.non_finite == 0
     }
 }
 

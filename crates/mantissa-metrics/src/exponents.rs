@@ -34,13 +34,13 @@ impl WithSimd for Count<'_> {
         let fields = &*fields;
         let highest = chunk.amax >> 23;
         let lowest = chunk.least_less_one.wrapping_add(1) >> 23;
-        if !chunk.finite || highest.saturating_sub(lowest) >= MANY {
+        if !chunk.is_finite() || highest.saturating_sub(lowest) >= MANY {
             return one_by_one(fields);
         }
         let mut counts = [0; 256];
         let mut rest = fields.len() as u32;
         // Subnormals and zeros share a field, but zeros have no part in the extremes.
-        let zero = u32::from(chunk.zeros && lowest > 0);
+        let zero = u32::from(chunk.zeros > 0 && lowest > 0);
         for field in (lowest..=highest).rev().chain((0..zero).rev()) {
             if rest == 0 {
                 break;

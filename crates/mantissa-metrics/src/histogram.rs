@@ -73,12 +73,11 @@ impl ExponentHistogram {
             *bin += u64::from(*count);
         }
         self.non_finite += u64::from(counts[255]);
-        if counts[0] > 0 {
+        self.zeros += u64::from(chunk.zeros);
+        if counts[0] > chunk.zeros {
             for x in chunk.values {
                 let magnitude = x.to_bits() & !(1 << 31);
-                if magnitude == 0 {
-                    self.zeros += 1;
-                } else if magnitude <= MANTISSA_MASK {
+                if magnitude.wrapping_sub(1) < MANTISSA_MASK {
                     // The value is mantissa x 2^-149, so the bin is the position of the leading
                     // one.
                     self.bins[magnitude.ilog2() as usize] += 1;

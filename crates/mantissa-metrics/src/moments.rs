@@ -143,12 +143,11 @@ impl Moments {
 
 /// Moments of a chunk.
 fn of_chunk(chunk: &Chunk) -> Moments {
-    let [zeros, non_finite] = chunk.zeros_and_non_finite();
-    let count = chunk.values.len() as u64 - u64::from(non_finite);
+    let count = chunk.values.len() as u64 - u64::from(chunk.non_finite);
     let mut moments = Moments {
         count,
-        zeros: u64::from(zeros),
-        non_finite: u64::from(non_finite),
+        zeros: u64::from(chunk.zeros),
+        non_finite: u64::from(chunk.non_finite),
         amax: f32::from_bits(chunk.amax),
         min_nonzero: (chunk.least_less_one < u32::MAX)
             .then(|| f32::from_bits(chunk.least_less_one + 1)),
@@ -159,7 +158,7 @@ fn of_chunk(chunk: &Chunk) -> Moments {
     }
     let (n, shift) = (count as f64, typical(chunk.values));
     let values = chunk.values;
-    let [s1, s2, s3, s4] = if chunk.finite {
+    let [s1, s2, s3, s4] = if chunk.is_finite() {
         chunk.level.dispatch(Powers::<false> { values, shift })
     } else {
         chunk.level.dispatch(Powers::<true> { values, shift })
