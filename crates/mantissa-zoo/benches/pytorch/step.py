@@ -21,7 +21,6 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[4]
 LAYERS, WIDTH, HEADS, FEED_FORWARD = 4, 256, 4, 1024
 SEQUENCE, BATCH, VOCABULARY = 128, 16, 4096
-MASKED = round(0.15 * SEQUENCE * BATCH)
 
 
 class Layer(nn.Module):
@@ -53,18 +52,17 @@ class Bert(nn.Module):
         self.layers = nn.Sequential(*(Layer() for _ in range(LAYERS)))
         self.head = nn.Linear(WIDTH, VOCABULARY)
 
-    def forward(self, tokens, positions):
+    def forward(self, tokens):
         places = torch.arange(SEQUENCE).unsqueeze(0)
         x = self.layers(self.embedding_norm(self.tokens(tokens) + self.places(places)))
-        return self.head(self.output_norm(x.reshape(-1, WIDTH)[positions]))
+        return self.head(self.output_norm(x.reshape(-1, WIDTH)))
 
 
 def pytorch_step(model, optimizer):
     tokens = torch.randint(VOCABULARY, (BATCH, SEQUENCE))
-    positions = torch.randperm(BATCH * SEQUENCE)[:MASKED]
-    targets = torch.randint(VOCABULARY, (MASKED,))
+    targets = torch.randint(VOCABULARY, (BATCH * SEQUENCE,))
     optimizer.zero_grad()
-    nn.functional.cross_entropy(model(tokens, positions), targets).backward()
+    nn.functional.cross_entropy(model(tokens), targets).backward()
     optimizer.step()
 
 

@@ -3,27 +3,24 @@
 use std::fs;
 use std::process::Command;
 
-use clap::builder::PossibleValue;
-
-use super::Task;
 use super::variant::Variant;
-use mantissa_zoo::MaskedSource;
+use super::{Task, possible};
 
 const STEPS: u64 = 3;
 
 /// Measures each variant in a process of its own.
-pub fn compare(task: &Task, names: &[&str], size: Option<PossibleValue>) {
+pub fn compare(task: &Task, names: &[&str], size: &str) {
     println!("\n{}; peak of resident memory", task.describe());
     println!("{:<22} {:>8} {:>22}", "step", "MiB", "ratio to Burn's f32");
-    let size = size.map_or("mini".to_owned(), |size| size.get_name().to_owned());
     let mut reference = None;
     // Measuring for a plan takes memory of its own, which training under it does not.
     let names = names.iter().filter(|name| **name != "plan");
     for name in ["Burn"].iter().chain(names) {
         let peak = std::env::current_exe().and_then(|program| {
             Command::new(program)
-                .args(["--peak-of", name, "--size", &size])
+                .args(["--peak-of", name, "--size", size])
                 .args(["--batch", &task.batch_size.to_string()])
+                .args(["--predict", &possible(task.predict)])
                 .output()
         });
         let printed = peak.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -48,9 +45,9 @@ pub fn print_peak(task: &Task, name: &str) {
         "Burn" => Variant::burn(task),
         recipe => Variant::mantissa(task, recipe),
     };
-    let source = task.source();
+    let batches = task.batches();
     for step in 0..STEPS {
-        variant.step(&source.batch(step));
+        variant.step(&batches.batch(step));
     }
     if let Some(bytes) = peak() {
         println!("{bytes}");

@@ -6,7 +6,7 @@ use mantissa::optimizer::MasterOptimizer;
 use mantissa::plan::{Plan, Policy, Recipe, choose};
 use mantissa::profiler::ProfilerConfig;
 use mantissa::{Kernels, LossScaler, Session};
-use mantissa_zoo::{Bert, MaskedBatch, MaskedSource, PlainBert};
+use mantissa_zoo::{Bert, MaskedBatch, PlainBert};
 
 use super::Task;
 
@@ -69,9 +69,9 @@ impl Variant {
             "plan" => {
                 let mut measured = Mixed::new(task, "fp32");
                 measured.profile(1);
-                let source = task.source();
+                let batches = task.batches();
                 for step in 0..MEASURED_STEPS {
-                    measured.step(&source.batch(step));
+                    measured.step(&batches.batch(step));
                 }
                 let profiler = measured.session.finish_profiling();
                 let profile = profiler.expect("profiling was started").into_profile();
