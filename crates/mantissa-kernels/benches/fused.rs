@@ -205,8 +205,8 @@ fn losses(t: &mut Tensors) {
     );
     t.report(
         "cross_entropy_backward",
-        |t| cross_entropy_backward(&t.x, t.width, &t.ids, &t.per_row, 1.0, &mut t.y),
-        copy,
+        |t| cross_entropy_backward(&mut t.grad, t.width, &t.ids, &t.per_row, 1.0),
+        |t| dispatch(Scale(&mut t.grad)),
     );
 }
 

@@ -301,7 +301,7 @@ impl WithSimd for BackwardRows<'_> {
                 .map(|mask| (mask.row(self.first + index, self.columns), mask.value));
             match masked {
                 None => {
-                    powers.exp_of_difference(row, self.scale, *log_sum_exp);
+                    powers.exp_of_difference(row, 1.0, self.scale, *log_sum_exp);
                 }
                 Some((masked, value)) if value.is_finite() && all_masked(masked) => {
                     // Exactly: the logarithm has few digits left beside so large a number.
@@ -309,7 +309,7 @@ impl WithSimd for BackwardRows<'_> {
                 }
                 Some((masked, value)) => {
                     fill_masked(row, self.scale, masked, value);
-                    powers.exp_of_difference(row, 1.0, *log_sum_exp);
+                    powers.exp_of_difference(row, 1.0, 1.0, *log_sum_exp);
                 }
             }
             // SAFETY: `Heads` checked that the rows of each head lie in their tensors, which nobody writes to.

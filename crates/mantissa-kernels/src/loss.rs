@@ -43,40 +43,32 @@ pub fn cross_entropy(
     (total / targets.len() as f64) as f32
 }
 
-/// Writes the gradient of the logits, `(softmax(logits) - onehot(target)) · grad / rows`, for the gradient `grad` of the mean.
+/// Replaces the logits by their gradient, `(softmax(logits) - onehot(target)) · grad / rows`, for the gradient `grad` of the mean:
+/// with many classes they are the largest tensors of a training step, and one memory does for both.
 ///
 /// # Panics
 /// As [`cross_entropy`].
 pub fn cross_entropy_backward(
-    logits: &[f32],
+    logits: &mut [f32],
     classes: usize,
     targets: &[i32],
     log_sum_exp: &[f32],
     grad: f32,
-    grad_logits: &mut [f32],
 ) {
     check(logits, classes, targets, log_sum_exp);
-    assert_eq!(
-        logits.len(),
-        grad_logits.len(),
-        "logits and their gradient differ in length"
-    );
     let factor = grad / targets.len() as f32;
     let block = rows_per_piece(classes);
-    let piece = block * classes.max(1);
-    grad_logits
-        .par_chunks_mut(piece)
-        .zip(logits.par_chunks(piece))
+    logits
+        .par_chunks_mut(block * classes.max(1))
         .zip(targets.par_chunks(block))
         .zip(log_sum_exp.par_chunks(block))
-        .for_each(|(((grad_logits, logits), targets), log_sum_exp)| {
+        .for_each(|((logits, targets), log_sum_exp)| {
             dispatch(Backward {
                 logits,
                 classes,
                 targets,
                 log_sum_exp,
                 factor,
-                grad_logits,
             });
         });
 }
@@ -121,12 +113,11 @@ impl WithSimd for LogSumExp<'_> {
 }
 
 struct Backward<'a> {
-    logits: &'a [f32],
+    logits: &'a mut [f32],
     classes: usize,
     targets: &'a [i32],
     log_sum_exp: &'a [f32],
     factor: f32,
-    grad_logits: &'a mut [f32],
 }
 
 impl WithSimd for Backward<'_> {
@@ -134,16 +125,15 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.grad_logits.chunks_exact_mut(self.classes);
-        let rows = rows.zip(self.logits.chunks_exact(self.classes));
         let mut powers = Powers::new();
+        let rows = self.logits.chunks_exact_mut(self.classes);
         let numbers = self.targets.iter().zip(self.log_sum_exp);
-        for ((grad, logits), (target, log_sum_exp)) in rows.zip(numbers) {
-            let exponent = |x| x - log_sum_exp;
-            powers.map(logits, grad, exponent, |_, power| self.factor * power);
+        for (row, (target, log_sum_exp)) in rows.zip(numbers) {
             let target = *target as usize;
             // Where the probability is near 1, the difference to 1 is what counts.
-            grad[target] = self.factor * (exp(logits[target] - log_sum_exp) - 1.0);
+            let of_target = self.factor * (exp(row[target] - log_sum_exp) - 1.0);
+            powers.exp_of_difference(row, self.factor, 1.0, *log_sum_exp);
+            row[target] = of_target;
         }
     }
 }

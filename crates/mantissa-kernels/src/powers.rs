@@ -91,12 +91,12 @@ impl Powers {
     /// `x = exp(x)`.
     #[inline(always)]
     pub(crate) fn exp(&mut self, x: &mut [f32]) {
-        self.exp_of_difference(x, 1.0, 0.0);
+        self.exp_of_difference(x, 1.0, 1.0, 0.0);
     }
 
-    /// `x = exp(scale · x - shift)`.
+    /// `x = factor · exp(scale · x - shift)`.
     #[inline(always)]
-    pub(crate) fn exp_of_difference(&mut self, x: &mut [f32], scale: f32, shift: f32) {
+    pub(crate) fn exp_of_difference(&mut self, x: &mut [f32], factor: f32, scale: f32, shift: f32) {
         for x in x.chunks_mut(PART) {
             let remainders = &mut self.remainders[..x.len()];
             let scales = &mut self.scales[..x.len()];
@@ -104,7 +104,7 @@ impl Powers {
                 (*remainder, *half_power) = reduce_exponent(scale * x - shift);
             }
             for ((x, remainder), half_power) in x.iter_mut().zip(remainders).zip(scales) {
-                *x = exp_of_reduced(*remainder, *half_power);
+                *x = factor * exp_of_reduced(*remainder, *half_power);
             }
         }
     }

@@ -65,7 +65,7 @@ fn the_second_time_nothing_is_allocated() {
             softmax(&mut out, WIDTH, 1.0, None);
             softmax_backward(&out, &mut grad, WIDTH, 1.0);
             cross_entropy(&x, WIDTH, &ids, &mut log_sum_exp);
-            cross_entropy_backward(&x, WIDTH, &ids, &log_sum_exp, 1.0, &mut out);
+            cross_entropy_backward(&mut out, WIDTH, &ids, &log_sum_exp, 1.0);
             dropout_add(&x, &mut out, 0.1, RandomBits::new(1, 2));
             embedding_gradient(&ids, &x, WIDTH, &mut out);
             column_sums(&x, WIDTH, &mut sums);

@@ -5,7 +5,7 @@ use crate::buffer::Buffer;
 use crate::flex_tensor::{contiguous, elements};
 use crate::operation::{Gradient, Operation, Outcome};
 
-/// Mean cross-entropy of rows of logits; keeps the logits and one number a row.
+/// Mean cross-entropy of rows of logits; keeps the logits, whose memory then becomes their gradient's, and one number a row.
 ///
 /// # Panics
 /// If a target is not a class.
@@ -23,16 +23,10 @@ pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
             let targets = targets.clone();
             Box::new(move |grad| {
                 let grad = elements(&contiguous(grad))[0];
-                let mut out = Buffer::new(rows * classes);
-                backward(
-                    elements(&logits),
-                    classes,
-                    &targets,
-                    &log_sum_exp,
-                    grad,
-                    &mut out,
-                );
-                vec![Some(out.into_tensor(&[rows, classes]))]
+                let mut logits = logits;
+                let values = logits.storage_mut::<f32>();
+                backward(values, classes, &targets, &log_sum_exp, grad);
+                vec![Some(logits)]
             })
         });
         Outcome {
