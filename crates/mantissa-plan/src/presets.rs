@@ -3,13 +3,14 @@
 use crate::names;
 use crate::recipe::{Recipe, RecipeError};
 
-const PRESETS: [(&str, &str); 14] = [
+const PRESETS: [(&str, &str); 15] = [
     ("fp32", include_str!("presets/fp32.toml")),
     ("bf16", include_str!("presets/bf16.toml")),
     ("fp16", include_str!("presets/fp16.toml")),
     ("micikevicius", include_str!("presets/micikevicius.toml")),
     ("mellempudi", include_str!("presets/mellempudi.toml")),
     ("fp8-hybrid", include_str!("presets/fp8-hybrid.toml")),
+    ("fp8-delayed", include_str!("presets/fp8-delayed.toml")),
     ("fp8-rowwise", include_str!("presets/fp8-rowwise.toml")),
     ("fp8-block", include_str!("presets/fp8-block.toml")),
     ("mxfp8", include_str!("presets/mxfp8.toml")),

@@ -88,6 +88,10 @@ fn presets_hold_the_numerics_they_are_known_for() {
         of("int8"),
         "int8/channel int8/channel int8/channel/stochastic int8/channel int8/channel int8/channel/stochastic"
     );
+    assert_eq!(
+        of("fp8-delayed"),
+        of("fp8-hybrid").replace("/tensor", "/tensor/delayed16")
+    );
     assert_eq!(of("mxfp8"), ["mxfp8"; 6].join(" "));
     assert_eq!(of("int8-tensor"), ["int8/tensor"; 6].join(" "));
     assert_eq!(of("e5m2-unscaled"), ["e5m2/unscaled"; 6].join(" "));

@@ -41,17 +41,18 @@ pub struct Encoded {
 /// # Panics
 /// If the operand reaches outside its data.
 pub fn encode(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Option<Encoded> {
-    encode_into(operand, numerics, random, Vec::new())
+    encode_into(operand, numerics, None, random, Vec::new())
 }
 
-/// [`encode`] into memory that is used again, such as that of [`Encoded::into_codes`]; what it holds is
-/// overwritten.
+/// [`encode`] with a given `amax` as in [`Factor::with_amax`], and into memory that is used again, such as that of
+/// [`Encoded::into_codes`]; what it holds is overwritten.
 ///
 /// # Panics
 /// If the operand reaches outside its data.
 pub fn encode_into(
     operand: &Operand,
     numerics: &Numerics,
+    amax: Option<f32>,
     random: RandomBits,
     mut codes: Vec<u8>,
 ) -> Option<Encoded> {
@@ -62,7 +63,7 @@ pub fn encode_into(
     if !one_scale || numerics.format.bits() > 8 {
         return None;
     }
-    let factor = Factor::new(*operand, *numerics, random);
+    let factor = Factor::new(*operand, *numerics, random).with_amax(amax);
     let scaled = Scaled::new(&factor);
     let scale = scaled.scale()?;
     let mut side = scaled.side(Reading::Floats);

@@ -19,6 +19,8 @@ pub(crate) enum Source<'a> {
         operand: Operand<'a>,
         numerics: Numerics,
         random: RandomBits,
+        /// In place of the operand's own.
+        amax: Option<f32>,
     },
     Codes {
         encoded: &'a Encoded,
@@ -33,8 +35,18 @@ impl<'a> Factor<'a> {
             operand,
             numerics,
             random,
+            amax: None,
         };
         Factor { source }
+    }
+
+    /// The same with a given amax, such as that of the steps before, where its scale is that of a tensor;
+    /// elements beyond it overflow. `None` leaves it to the operand.
+    pub const fn with_amax(mut self, given: Option<f32>) -> Self {
+        if let Source::Values { amax, .. } = &mut self.source {
+            *amax = given;
+        }
+        self
     }
 
     /// An operand taken as it is.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use mantissa_formats::{Format, Overflow, Rounding};
 
+use crate::amax_policy::AmaxPolicy;
 use crate::granularity::Granularity;
 use crate::numerics::Numerics;
 use crate::scale::ScaleKind;
@@ -58,11 +59,11 @@ pub const SHORTHANDS: [(&str, Format, Granularity, ScaleKind); 7] = [
 
 /// What every error about a part of a numerics ends with.
 const PARTS: &str = "after the format come a granularity (unscaled, tensor, channel, block<n>, \
-     tile<r>x<c>), a scale kind (f32, pow2, e8m0, two-level), a rounding (nearest, stochastic, \
+     tile<r>x<c>), a scale kind (f32, pow2, e8m0, two-level), an amax policy (dynamic, delayed<n>), a rounding (nearest, stochastic, \
      toward-zero, nearest-away) and an overflow (saturate, special), each optional";
 
 /// The words that `PARTS` lists, for the nearest one to a misspelt word.
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 17] = [
     "unscaled",
     "tensor",
     "channel",
@@ -72,6 +73,8 @@ const WORDS: [&str; 15] = [
     "pow2",
     "e8m0",
     "two-level",
+    "dynamic",
+    "delayed",
     "nearest",
     "stochastic",
     "toward-zero",
@@ -110,12 +113,14 @@ fn parse(text: &str) -> Result<Numerics, String> {
         Some(&(_, format, granularity, scale)) => (format, Some(granularity), Some(scale)),
         None => (parse_format(head)?, None, None),
     };
-    let (mut rounding, mut overflow) = (None, None);
+    let (mut amax, mut rounding, mut overflow) = (None, None, None);
     for word in words {
         if let Ok(found) = word.parse::<Granularity>() {
             set("granularity", &mut granularity, found)?;
         } else if let Ok(found) = word.parse::<ScaleKind>() {
             set("scale kind", &mut scale, found)?;
+        } else if let Ok(found) = word.parse::<AmaxPolicy>() {
+            set("amax policy", &mut amax, found)?;
         } else if let Ok(found) = word.parse::<Rounding>() {
             set("rounding", &mut rounding, found)?;
         } else if let Ok(found) = word.parse::<Overflow>() {
@@ -129,6 +134,7 @@ fn parse(text: &str) -> Result<Numerics, String> {
         format,
         granularity: default.granularity,
         scale: scale.unwrap_or(default.scale),
+        amax: amax.unwrap_or(default.amax),
         rounding: rounding.unwrap_or(default.rounding),
         overflow: overflow.unwrap_or(default.overflow),
     };
@@ -176,6 +182,7 @@ fn unknown_part(word: &str) -> String {
     let letters = word.trim_end_matches(|c: char| c.is_ascii_digit() || c == 'x');
     let hint = match nearest(letters, WORDS.iter().copied()) {
         Some("block") => "; did you mean block<n>, such as block32?".to_owned(),
+        Some("delayed") => "; did you mean delayed<n>, such as delayed16?".to_owned(),
         Some("tile") => "; did you mean tile<r>x<c>, such as tile128x128?".to_owned(),
         Some(name) => format!("; did you mean {name}?"),
         None => String::new(),
@@ -210,6 +217,9 @@ impl fmt::Display for Numerics {
                     write!(f, "/{}", self.scale)?;
                 }
             }
+        }
+        if self.amax != default.amax {
+            write!(f, "/{}", self.amax)?;
         }
         if self.rounding != default.rounding {
             write!(f, "/{}", self.rounding)?;

@@ -1,7 +1,7 @@
 //! Scales, quantized operands and products of quantized operands.
 //!
-//! [`Numerics`] says how one operand is represented: format, granularity, scale kind, rounding and
-//! overflow, written as one token. An [`Operand`] is a strided view of a batch of matrices as one
+//! [`Numerics`] says how one operand is represented: format, granularity, scale kind, amax policy, rounding
+//! and overflow, written as one token. An [`Operand`] is a strided view of a batch of matrices as one
 //! product sees it. [`quantize`] turns it into elements on the format's grid and scales, and
 //! [`product`] multiplies two operands, quantizing both first, or takes what [`encode`] quantized before.
 //!
@@ -44,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod amax_policy;
 mod encoded;
 mod factor;
 mod gemm;
@@ -59,6 +60,7 @@ mod scale;
 mod scaled;
 mod store;
 
+pub use amax_policy::{AmaxPolicy, ParseAmaxPolicyError};
 pub use encoded::{Encoded, encode, encode_into};
 pub use factor::Factor;
 pub use grammar::{ParseNumericsError, SHORTHANDS};

@@ -3,13 +3,14 @@
 use mantissa_formats::{Format, Overflow, Rounding};
 use serde::{Deserialize, Serialize};
 
+use crate::amax_policy::AmaxPolicy;
 use crate::granularity::Granularity;
 use crate::scale::ScaleKind;
 
-/// Format, granularity, scale kind, rounding and overflow of an operand, written as one token such
-/// as `e4m3/tensor`, `int8/block32`, `e5m2/tensor/stochastic`, `mxfp8` or `bf16`.
+/// Format, granularity, scale kind, amax policy, rounding and overflow of an operand, written as one token
+/// such as `e4m3/tensor`, `int8/block32`, `e5m2/tensor/stochastic`, `e4m3/tensor/delayed16`, `mxfp8` or `bf16`.
 ///
-/// The grammar is `FORMAT[/GRANULARITY][/SCALE][/ROUNDING][/OVERFLOW]`; what is left out takes its
+/// The grammar is `FORMAT[/GRANULARITY][/SCALE][/AMAX][/ROUNDING][/OVERFLOW]`; what is left out takes its
 /// default, and printing leaves out what is a default, except the granularity of a scaled format. In
 /// serde data it is that string.
 ///
@@ -32,6 +33,8 @@ pub struct Numerics {
     pub granularity: Granularity,
     /// Which numbers a scale may be; not read when unscaled.
     pub scale: ScaleKind,
+    /// Where the amax of a scale comes from; delayed only for the one scale of a tensor.
+    pub amax: AmaxPolicy,
     /// How an element between two codes is rounded.
     pub rounding: Rounding,
     /// What becomes of an element beyond the largest finite code.
@@ -52,6 +55,7 @@ impl Numerics {
             format,
             granularity: Granularity::Unscaled,
             scale: ScaleKind::F32,
+            amax: AmaxPolicy::Dynamic,
             rounding: Rounding::Nearest,
             overflow: Overflow::Special,
         }
@@ -63,6 +67,7 @@ impl Numerics {
             format,
             granularity,
             scale: ScaleKind::F32,
+            amax: AmaxPolicy::Dynamic,
             rounding: Rounding::Nearest,
             overflow: Overflow::Saturate,
         }
@@ -71,6 +76,17 @@ impl Numerics {
     /// Whether elements pass through untouched, so that a product is plain f32.
     pub fn is_fp32(&self) -> bool {
         self.format == Format::FP32 && self.granularity == Granularity::Unscaled
+    }
+
+    /// Replaces the amax of every group by its scale and returns how many groups are degenerate. `tensor_amax` is read
+    /// by two-level scales only.
+    pub(crate) fn scale_groups(&self, tensor_amax: f32, groups: &mut [f32]) -> u64 {
+        if self.amax != AmaxPolicy::Dynamic {
+            for amax in &mut *groups {
+                *amax = self.amax.with_margin(*amax);
+            }
+        }
+        self.scale.scale_all(self.format, tensor_amax, groups)
     }
 
     /// Bits an element costs, its share of the scales included, when `depth` elements lie along the
@@ -108,6 +124,13 @@ impl Numerics {
             Granularity::Block(0) | Granularity::Tile(0, _) | Granularity::Tile(_, 0)
         ) {
             return Err("a block or tile needs a size of at least 1".to_owned());
+        }
+        if self.amax != AmaxPolicy::Dynamic && self.granularity != Granularity::Tensor {
+            return Err(format!(
+                "{} needs the one scale of a tensor, whose amax is remembered from step to step; use the granularity \
+                 tensor, or leave it out",
+                self.amax
+            ));
         }
         match (self.granularity, self.scale) {
             (Granularity::Unscaled, ScaleKind::Pow2 | ScaleKind::E8M0 | ScaleKind::TwoLevel) => {

@@ -73,9 +73,7 @@ pub fn scales(
 ) -> (Vec<f32>, u64, bool) {
     let mut groups = group_amax(operand, layout);
     let tensor = f32::from_bits(line::amax_bits(&groups));
-    let degenerate = numerics
-        .scale
-        .scale_all(numerics.format, tensor, &mut groups);
+    let degenerate = numerics.scale_groups(tensor, &mut groups);
     (groups, degenerate, tensor.is_finite())
 }
 

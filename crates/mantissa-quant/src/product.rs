@@ -7,16 +7,18 @@ use crate::gemm::{Job, Kernel, Reading, Side, multiply};
 use crate::scaled::Scaled;
 
 /// What quantization met in one operand.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct OperandReport {
     /// Elements that were NaN or infinite, or that overflowed to it; not counted for an operand in fp32.
     pub non_finite: u64,
     /// Groups whose amax did not determine their scale.
     pub degenerate_groups: u64,
+    /// The largest magnitude of an operand with one scale, where a product or an encoding read it.
+    pub amax: Option<f32>,
 }
 
 /// What quantization met in the operands of a product.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct ProductReport {
     /// The left operand.
     pub lhs: OperandReport,

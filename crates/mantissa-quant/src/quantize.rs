@@ -136,6 +136,7 @@ impl Scaling {
         OperandReport {
             non_finite: self.non_finite,
             degenerate_groups: self.degenerate_groups,
+            amax: None,
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Scaled<'a> {
     factor: &'a Factor<'a>,
     scales: Held,
     degenerate_groups: u64,
+    /// The operand's own amax, where it was read.
+    amax: Option<f32>,
     /// Elements known to be not finite.
     non_finite: u64,
     /// Whether all elements are known to be finite.
@@ -52,34 +54,40 @@ impl<'a> Scaled<'a> {
             factor,
             scales: Held::One([1.0]),
             degenerate_groups: 0,
+            amax: None,
             non_finite: 0,
             finite: false,
             pending,
         };
         match &factor.source {
             Source::Values {
-                operand, numerics, ..
+                operand,
+                numerics,
+                amax,
+                ..
             } => {
                 operand.assert_inside();
-                scaled.measure(operand, numerics);
+                scaled.measure(operand, numerics, *amax);
             }
             Source::Codes { encoded, .. } => {
                 scaled.scales = Held::One([encoded.scale]);
                 scaled.degenerate_groups = encoded.report.degenerate_groups;
+                scaled.amax = encoded.report.amax;
                 scaled.non_finite = encoded.report.non_finite;
             }
         }
         scaled
     }
 
-    fn measure(&mut self, operand: &Operand, numerics: &Numerics) {
+    fn measure(&mut self, operand: &Operand, numerics: &Numerics, given: Option<f32>) {
         match numerics.granularity {
             Granularity::Unscaled => {}
             Granularity::Tensor => {
                 let largest = amax(operand);
-                let scale = numerics.scale.scale(numerics.format, largest, largest);
-                self.scales = Held::One([scale.value]);
-                self.degenerate_groups = u64::from(scale.degenerate);
+                let mut scale = [given.unwrap_or(largest)];
+                self.degenerate_groups = numerics.scale_groups(0.0, &mut scale);
+                self.amax = Some(largest);
+                self.scales = Held::One(scale);
                 self.finite = largest.is_finite();
             }
             _ => {
@@ -126,6 +134,7 @@ impl<'a> Scaled<'a> {
                 operand,
                 numerics,
                 random,
+                ..
             } => {
                 let values = self.rounded(operand, numerics, *random);
                 (order(operand, numerics), values)
@@ -190,6 +199,7 @@ impl<'a> Scaled<'a> {
         OperandReport {
             non_finite: side.non_finite.into_inner(),
             degenerate_groups: self.degenerate_groups,
+            amax: self.amax,
         }
     }
 }

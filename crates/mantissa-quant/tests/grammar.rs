@@ -1,7 +1,9 @@
 //! Numerics parse, print and round-trip, and say what is wrong.
 
+use std::num::NonZeroU16;
+
 use mantissa_formats::{Format, Overflow, Rounding};
-use mantissa_quant::{Granularity, Numerics, SHORTHANDS, ScaleKind};
+use mantissa_quant::{AmaxPolicy, Granularity, Numerics, SHORTHANDS, ScaleKind};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> Numerics {
@@ -28,15 +30,22 @@ fn granularities() -> impl Strategy<Value = Granularity> {
     ]
 }
 
+fn amax_policies() -> impl Strategy<Value = AmaxPolicy> {
+    let delayed = (any::<NonZeroU16>(), 0..=32u8)
+        .prop_map(|(history, margin)| AmaxPolicy::Delayed { history, margin });
+    prop_oneof![3 => Just(AmaxPolicy::Dynamic), 1 => delayed]
+}
+
 prop_compose! {
     fn numerics()(
         format in formats(),
         granularity in granularities(),
         scale in prop::sample::select(ScaleKind::NAMED.map(|(_, kind)| kind).to_vec()),
+        amax in amax_policies(),
         rounding in prop::sample::select(Rounding::NAMED.iter().map(|(_, r)| *r).collect::<Vec<_>>()),
         overflow in prop::sample::select(Overflow::NAMED.iter().map(|(_, o)| *o).collect::<Vec<_>>()),
     ) -> Numerics {
-        Numerics { format, granularity, scale, rounding, overflow }
+        Numerics { format, granularity, scale, amax, rounding, overflow }
     }
 }
 
@@ -53,8 +62,8 @@ proptest! {
                 prop_assert_eq!(&json, &format!("\"{text}\""));
                 prop_assert_eq!(serde_json::from_str::<Numerics>(&json).unwrap(), numerics);
                 let full = format!(
-                    "{}/{}/{}/{}/{}",
-                    numerics.format, numerics.granularity, numerics.scale, numerics.rounding, numerics.overflow
+                    "{}/{}/{}/{}/{}/{}",
+                    numerics.format, numerics.granularity, numerics.scale, numerics.amax, numerics.rounding, numerics.overflow
                 );
                 prop_assert_eq!(full.parse(), Ok(numerics));
             }
@@ -109,6 +118,12 @@ fn canonical_forms_leave_out_what_goes_without_saying() {
         ("e5m2/block32/e8m0", "mxfp8-e5m2"),
         (" bf16 ", "bf16"),
         ("fp16/tensor/pow2", "fp16/tensor/pow2"),
+        ("e4m3/delayed16", "e4m3/tensor/delayed16"),
+        (
+            "e5m2/stochastic/delayed1-margin2",
+            "e5m2/tensor/delayed1-margin2/stochastic",
+        ),
+        ("e4m3/tensor/dynamic", "e4m3/tensor"),
         ("e4m3/tile128x128", "e4m3/tile128x128"),
     ] {
         assert_eq!(parse(text).to_string(), canonical, "{text}");
@@ -130,6 +145,9 @@ fn errors_say_what_would_be_right() {
         ("mxfp9", "did you mean mxfp"),
         ("int8/blok32", "did you mean block<n>"),
         ("int8/chanel", "did you mean channel"),
+        ("e4m3/tensor/delayed", "did you mean delayed<n>"),
+        ("e4m3/tensor/delayed0", "did you mean delayed<n>"),
+        ("e4m3/channel/delayed16", "use the granularity tensor"),
         ("int8/tensor/stocastic", "did you mean stochastic"),
         ("int8/gibberish", "granularity (unscaled"),
         ("int8/", "granularity (unscaled"),

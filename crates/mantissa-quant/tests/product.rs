@@ -447,9 +447,71 @@ fn what_a_byte_cannot_say_is_not_encoded() {
     );
     let memory = encoded.into_codes();
     let (at, capacity) = (memory.as_ptr(), memory.capacity());
-    let again = encode_into(&matrix, &numerics("e5m2"), LEFT, memory).unwrap();
+    let again = encode_into(&matrix, &numerics("e5m2"), None, LEFT, memory).unwrap();
     assert_eq!((again.codes().as_ptr(), again.codes().len()), (at, 64));
     assert!(capacity >= 64);
+}
+
+#[test]
+fn a_given_amax_takes_the_place_of_the_tensors_own() {
+    let lhs = [1.0, -2.0, 4.0, 0.5];
+    let identity = [1.0, 0.0, 0.0, 1.0];
+    let [lhs, identity] = [&lhs, &identity].map(|data| Operand::matrix(data, 2, 2).unwrap());
+    for (name, amax, expected, scale) in [
+        // Twice the amax: codes of half the size, nothing beyond them.
+        (
+            "int8/tensor/delayed4",
+            8.0,
+            [1.0 / 8.0 * 127.0, -32.0, 64.0, 8.0],
+            8.0 / 127.0,
+        ),
+        // Half of it: 4 saturates at 2.
+        (
+            "int8/tensor/delayed4",
+            2.0,
+            [64.0, -127.0, 127.0, 32.0],
+            2.0 / 127.0,
+        ),
+        // A margin leaves room for it.
+        (
+            "int8/tensor/delayed4-margin1",
+            2.0,
+            [32.0, -64.0, 127.0, 16.0],
+            4.0 / 127.0,
+        ),
+    ] {
+        let numerics = numerics(name);
+        let codes = expected.map(|x: f32| x.round_ties_even() as i8 as u8);
+        let encoded = encode_into(&lhs, &numerics, Some(amax), LEFT, Vec::new()).unwrap();
+        assert_eq!(
+            (encoded.codes(), encoded.scale()),
+            (&codes[..], scale),
+            "{name} {amax}"
+        );
+        assert_eq!(encoded.report().amax, Some(4.0));
+        let factor = Factor::new(lhs, numerics, LEFT).with_amax(Some(amax));
+        let [mut of_values, mut of_codes] = [[0.0; 4]; 2];
+        let found = product(factor, Factor::fp32(identity), None, &mut of_values);
+        product(
+            encoded.factor(),
+            Factor::fp32(identity),
+            None,
+            &mut of_codes,
+        );
+        assert_eq!(
+            (of_values, found.lhs.amax),
+            (of_codes, Some(4.0)),
+            "{name} {amax}"
+        );
+    }
+
+    // Without one the tensor calibrates itself, and a margin counts there too.
+    let scale = |name| encode(&lhs, &numerics(name), LEFT).unwrap().scale();
+    assert_eq!(scale("int8/tensor/delayed4"), scale("int8/tensor"));
+    assert_eq!(
+        scale("int8/tensor/delayed4-margin2"),
+        4.0 * scale("int8/tensor")
+    );
 }
 
 #[test]

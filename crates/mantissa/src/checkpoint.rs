@@ -14,11 +14,13 @@ use burn::tensor::Bytes;
 use mantissa_plan::{Plan, PlanError};
 use serde::{Deserialize, Serialize};
 
+use crate::amax_history::AmaxHistories;
 use crate::optimizer::{MasterOptimizer, OptimizerRecord};
 use crate::scaler::LossScaler;
+use crate::session::Session;
 
 /// The version of the folder's layout and of the manifest.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 const MANIFEST: &str = "checkpoint.json";
 const MODEL: &str = "model.bpk";
@@ -48,6 +50,8 @@ pub struct Checkpoint<M> {
     pub optimizer: OptimizerRecord,
     /// The scaler in its saved state.
     pub scaler: LossScaler,
+    /// What operands with delayed scaling remember, for [`Session::restore_amaxes`].
+    pub amaxes: AmaxHistories,
     /// The plan in force.
     pub plan: Plan,
     /// How far the run had come.
@@ -113,6 +117,7 @@ struct Manifest {
     version: String,
     progress: Progress,
     scaler: LossScaler,
+    amaxes: AmaxHistories,
     files: Vec<FileEntry>,
 }
 
@@ -130,6 +135,7 @@ struct FileEntry {
 pub fn save<M: Module>(
     folder: &Path,
     model: &M,
+    session: &Session,
     optimizer: &MasterOptimizer,
     scaler: &LossScaler,
     plan: &Plan,
@@ -163,6 +169,7 @@ pub fn save<M: Module>(
         version: env!("CARGO_PKG_VERSION").to_string(),
         progress,
         scaler: scaler.clone(),
+        amaxes: session.amaxes(),
         files: parts
             .iter()
             .map(|(name, bytes)| FileEntry {
@@ -337,6 +344,7 @@ pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, Checkpoin
         model,
         optimizer,
         scaler: manifest.scaler,
+        amaxes: manifest.amaxes,
         plan,
         progress: manifest.progress,
     })

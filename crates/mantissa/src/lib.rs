@@ -43,6 +43,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod amax_history;
 mod buffer;
 pub mod checkpoint;
 mod flex_tensor;
@@ -56,6 +57,7 @@ pub mod scaler;
 pub mod session;
 mod sites;
 
+pub use amax_history::AmaxHistories;
 pub use mantissa_plan as plan;
 pub use optimizer::{MasterOptimizer, SkipCause, Step};
 pub use product::matmul;

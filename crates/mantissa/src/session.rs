@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::module::Module;
 use mantissa_formats::RandomBits;
 use mantissa_plan::{Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics};
+use mantissa_quant::{AmaxPolicy, Numerics};
 
+use crate::amax_history::AmaxHistories;
 use crate::buffer;
 use crate::profiler::{Profiler, ProfilerConfig};
 use crate::sites::{SiteKey, keyed_sites};
@@ -88,6 +90,7 @@ impl Session {
             profiling: AtomicBool::new(false),
             profiler: Mutex::new(None),
             faults: Mutex::new(Vec::new()),
+            amaxes: Mutex::default(),
         };
         for (index, (key, site)) in keyed.into_iter().enumerate() {
             if let Some(key) = key {
@@ -166,6 +169,17 @@ impl Session {
         self.bound.profiler().take()
     }
 
+    /// The amaxes that operands with delayed scaling remember: they decide the scales of later steps, so a checkpoint
+    /// keeps them. Evaluating the model adds none.
+    pub fn amaxes(&self) -> AmaxHistories {
+        self.bound.amaxes().clone()
+    }
+
+    /// Goes on with remembered amaxes. Operands without one, such as those of another plan, calibrate themselves.
+    pub fn restore_amaxes(&self, amaxes: AmaxHistories) {
+        *self.bound.amaxes() = amaxes;
+    }
+
     /// Operands of this step that held or became non-finite values, in the order in which they were met.
     pub fn faults(&self) -> Vec<Fault> {
         self.bound.faults().clone()
@@ -216,6 +230,7 @@ pub(crate) struct Bound {
     profiling: AtomicBool,
     profiler: Mutex<Option<Profiler>>,
     faults: Mutex<Vec<Fault>>,
+    amaxes: Mutex<AmaxHistories>,
 }
 
 struct BoundSite {
@@ -234,6 +249,10 @@ impl Bound {
 
     fn faults(&self) -> MutexGuard<'_, Vec<Fault>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn amaxes(&self) -> MutexGuard<'_, AmaxHistories> {
+        self.amaxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn profiler(&self) -> MutexGuard<'_, Option<Profiler>> {
@@ -259,6 +278,8 @@ pub(crate) struct SiteUse {
     step: u64,
     use_index: u32,
     profiling: bool,
+    /// Whether nothing is learnt from it.
+    evaluating: bool,
 }
 
 impl SiteUse {
@@ -293,6 +314,7 @@ impl SiteUse {
             step: bound.step.load(Ordering::Relaxed),
             use_index,
             profiling: bound.profiling.load(Ordering::Relaxed),
+            evaluating: false,
             bound,
         }
     }
@@ -309,6 +331,14 @@ impl SiteUse {
             })
         });
         plain && keys.into_iter().all(|key| Self::of_key(key).is_some())
+    }
+
+    /// The same use, without a backward pass.
+    pub(crate) fn evaluating(&self) -> Self {
+        Self {
+            evaluating: true,
+            ..self.clone()
+        }
     }
 
     fn entry(&self) -> &BoundSite {
@@ -354,6 +384,24 @@ impl SiteUse {
         stream.write(&self.use_index.to_le_bytes());
         stream.write(&[pass as u8, role as u8]);
         RandomBits::new(self.bound.seed, stream.0)
+    }
+
+    /// What the operand is scaled by, if not by its own amax.
+    pub(crate) fn amax(&self, pass: Pass, role: Role, numerics: &Numerics) -> Option<f32> {
+        if numerics.amax == AmaxPolicy::Dynamic {
+            return None;
+        }
+        let operand = (self.entry().name.as_str(), pass, role);
+        self.bound.amaxes().amax(operand, numerics.amax, self.step)
+    }
+
+    /// Remembers the operand's amax for the steps to come if its scaling is delayed.
+    pub(crate) fn remember_amax(&self, pass: Pass, role: Role, numerics: &Numerics, amax: f32) {
+        if !self.evaluating && numerics.amax != AmaxPolicy::Dynamic {
+            let operand = (self.entry().name.as_str(), pass, role);
+            let mut amaxes = self.bound.amaxes();
+            amaxes.push(operand, numerics.amax, self.step, amax);
+        }
     }
 
     pub(crate) fn report_fault(&self, pass: Pass, role: Role, count: u64) {

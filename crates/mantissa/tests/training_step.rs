@@ -142,15 +142,23 @@ fn clipping_bounds_the_global_norm_of_unscaled_gradients() {
 
 #[test]
 fn a_resumed_run_is_the_run() {
+    for recipe in ["int8", "fp8-delayed"] {
+        resume_in_the_middle(recipe);
+    }
+}
+
+fn resume_in_the_middle(recipe: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let plan = |layer: &Linear| {
-        Plan::from_recipe(&Recipe::preset("int8").unwrap(), &mantissa::sites(layer)).unwrap()
+    let recipe = Recipe::preset(recipe).unwrap();
+    let bind = |layer: &Linear| {
+        let plan = Plan::from_recipe(&recipe, &mantissa::sites(layer)).unwrap();
+        (Session::bind(layer, &plan, 9).unwrap(), plan)
     };
-    let take_steps = |layer: &mut Linear,
+    let take_steps = |session: &Session,
+                      layer: &mut Linear,
                       optimizer: &mut MasterOptimizer,
                       scaler: &mut LossScaler,
                       steps: std::ops::Range<u64>| {
-        let session = Session::bind(layer, &plan(layer), 9).unwrap();
         for step in steps {
             session.begin_step(step);
             let loss = session.autocast(|| loss(layer, 1.0));
@@ -164,7 +172,14 @@ fn a_resumed_run_is_the_run() {
     };
     let (mut straight, mut optimizer_1) = (layer(), optimizer());
     let mut scaler_1 = dynamic(config);
-    take_steps(&mut straight, &mut optimizer_1, &mut scaler_1, 0..6);
+    let (session_1, plan) = bind(&straight);
+    take_steps(
+        &session_1,
+        &mut straight,
+        &mut optimizer_1,
+        &mut scaler_1,
+        0..6,
+    );
     let progress = checkpoint::Progress {
         seed: 9,
         step: 6,
@@ -174,23 +189,41 @@ fn a_resumed_run_is_the_run() {
     let saved = checkpoint::save(
         folder.path(),
         &straight,
+        &session_1,
         &optimizer_1,
         &scaler_1,
-        &plan(&straight),
+        &plan,
         progress,
     )
     .unwrap();
-    take_steps(&mut straight, &mut optimizer_1, &mut scaler_1, 6..12);
+    take_steps(
+        &session_1,
+        &mut straight,
+        &mut optimizer_1,
+        &mut scaler_1,
+        6..12,
+    );
 
     let fresh = LinearConfig::new(6, 4).init(&device());
     let loaded = checkpoint::load(&saved, fresh).unwrap();
     assert_eq!(loaded.progress, progress);
     let (mut resumed, mut scaler_2) = (loaded.model, loaded.scaler);
+    let (session_2, _) = bind(&resumed);
+    session_2.restore_amaxes(loaded.amaxes);
     let mut optimizer_2 = optimizer().load_record(loaded.optimizer).unwrap();
-    take_steps(&mut resumed, &mut optimizer_2, &mut scaler_2, 6..12);
+    take_steps(
+        &session_2,
+        &mut resumed,
+        &mut optimizer_2,
+        &mut scaler_2,
+        6..12,
+    );
     assert_eq!(weights(&resumed), weights(&straight));
     assert_eq!(state(&optimizer_2), state(&optimizer_1));
     assert_eq!(scaler_2, scaler_1);
+    assert_eq!(session_2.amaxes(), session_1.amaxes());
+    let delays = recipe.name == "fp8-delayed";
+    assert_eq!(session_2.amaxes().is_empty(), !delays, "{}", recipe.name);
 }
 
 #[test]
@@ -203,6 +236,7 @@ fn damaged_checkpoints_are_errors_that_name_the_damage() {
         checkpoint::save(
             folder.path(),
             &layer,
+            &Session::bind(&layer, &plan, 0).unwrap(),
             &optimizer(),
             &LossScaler::none(),
             &plan,
@@ -275,6 +309,7 @@ fn pruning_keeps_the_newest_and_clears_what_was_left_half_written() {
         checkpoint::save(
             folder.path(),
             &layer,
+            &Session::bind(&layer, &plan, 0).unwrap(),
             &optimizer(),
             &LossScaler::none(),
             &plan,

@@ -169,6 +169,7 @@ impl Trainer {
         let saved = checkpoint::load(path, model)?;
         tracing::info!(checkpoint = %path.display(), step = saved.progress.step, "resumed");
         let session = Session::bind(&saved.model, &saved.plan, saved.progress.seed)?;
+        session.restore_amaxes(saved.amaxes);
         Ok(Self {
             optimizer: optimizer(config)
                 .with_session(&session)
@@ -239,6 +240,7 @@ impl Trainer {
         let saved = checkpoint::save(
             &checkpoints,
             &self.model,
+            &self.session,
             &self.optimizer,
             &self.scaler,
             &self.plan,

@@ -73,6 +73,7 @@ fn losses_are_the_same_on_any_number_of_threads() {
         "int8-tensor",
         "micikevicius",
         "mellempudi",
+        "fp8-delayed",
         "fp8-rowwise",
         "fp8-block",
         "mxfp4-weights",

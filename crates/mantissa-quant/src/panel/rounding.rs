@@ -81,10 +81,7 @@ impl<'a> Pass<'a> {
             for (scale, bits) in scales.iter_mut().zip(&*bits) {
                 *scale = f32::from_bits(*bits);
             }
-            let degenerate = self
-                .numerics
-                .scale
-                .scale_all(self.numerics.format, 0.0, scales);
+            let degenerate = self.numerics.scale_groups(0.0, scales);
             met.degenerate_groups
                 .fetch_add(degenerate, Ordering::Relaxed);
         }

@@ -38,11 +38,16 @@ impl Drop for Codes {
     }
 }
 
-fn encode(tensor: &FlexTensor, numerics: &Numerics, random: RandomBits) -> Option<Arc<Codes>> {
+fn encode(
+    tensor: &FlexTensor,
+    numerics: &Numerics,
+    amax: Option<f32>,
+    random: RandomBits,
+) -> Option<Arc<Codes>> {
     let view = View::new(tensor, Axis::Row);
     let operand = view.operand();
     let codes = buffer::codes(operand.count());
-    let encoded = encode_into(&operand, numerics, random, codes)?;
+    let encoded = encode_into(&operand, numerics, amax, random, codes)?;
     Some(Arc::new(Codes(Some(encoded))))
 }
 
@@ -52,13 +57,16 @@ struct Last {
     buffer: Weak<Bytes>,
     layout: Layout,
     numerics: Numerics,
+    amax: Option<f32>,
     encoded: Arc<Codes>,
 }
 
-/// The codes of a tensor, in the order of its rows, if a byte an element and one scale say all.
+/// The codes of a tensor, in the order of its rows, if a byte an element and one scale say all; scaled by `amax` in
+/// place of its own if given.
 pub(super) fn of(
     tensor: &FlexTensor,
     numerics: &Numerics,
+    amax: Option<f32>,
     random: RandomBits,
 ) -> Option<Arc<Codes>> {
     let one_scale = matches!(
@@ -70,13 +78,14 @@ pub(super) fn of(
     }
     if numerics.rounding == Rounding::Stochastic {
         // Every site draws its own bits.
-        return encode(tensor, numerics, random);
+        return encode(tensor, numerics, amax, random);
     }
     let buffer = tensor.data_arc();
     let known = LAST.with_borrow(|last| {
         last.as_ref()
             .filter(|last| {
                 last.numerics == *numerics
+                    && last.amax == amax
                     && last.layout == *tensor.layout()
                     && last
                         .buffer
@@ -88,11 +97,12 @@ pub(super) fn of(
     if known.is_some() {
         return known;
     }
-    let encoded = encode(tensor, numerics, random)?;
+    let encoded = encode(tensor, numerics, amax, random)?;
     LAST.set(Some(Last {
         buffer: Arc::downgrade(&buffer),
         layout: tensor.layout().clone(),
         numerics: *numerics,
+        amax,
         encoded: encoded.clone(),
     }));
     Some(encoded)
@@ -111,7 +121,7 @@ mod tests {
     #[test]
     fn a_tensor_is_encoded_once_until_it_changes() {
         let numerics: Numerics = "e4m3/tensor".parse().unwrap();
-        let encoded = |tensor: &FlexTensor| of(tensor, &numerics, RandomBits::NONE).unwrap();
+        let encoded = |tensor: &FlexTensor| of(tensor, &numerics, None, RandomBits::NONE).unwrap();
         let mut tensor = tensor();
         let first = encoded(&tensor);
         assert!(Arc::ptr_eq(&first, &encoded(&tensor)));
@@ -120,15 +130,17 @@ mod tests {
         let changed = encoded(&tensor);
         assert_ne!(first.codes(), changed.codes());
         let other: Numerics = "e5m2/tensor".parse().unwrap();
-        let coarser = of(&tensor, &other, RandomBits::NONE).unwrap();
+        let coarser = of(&tensor, &other, None, RandomBits::NONE).unwrap();
         assert_ne!(changed.codes(), coarser.codes());
+        let wider = of(&tensor, &other, Some(100.0), RandomBits::NONE).unwrap();
+        assert_ne!(wider.codes(), coarser.codes());
     }
 
     #[test]
     fn stochastic_codes_are_drawn_for_each_product() {
         let numerics: Numerics = "e4m3/tensor/stochastic".parse().unwrap();
         let (tensor, random) = (tensor(), |stream| RandomBits::new(1, stream));
-        let codes = |stream| of(&tensor, &numerics, random(stream)).unwrap();
+        let codes = |stream| of(&tensor, &numerics, None, random(stream)).unwrap();
         assert_ne!(codes(1).codes(), codes(2).codes());
         assert_eq!(codes(1).codes(), codes(1).codes());
     }

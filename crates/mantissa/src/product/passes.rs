@@ -21,6 +21,8 @@ pub(super) fn forward(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) 
     };
     let bias = bias.map(contiguous);
     let [wants_lhs, wants_rhs] = [wanted[0], wanted[1]];
+    let evaluating = (!wanted.contains(&true)).then(|| site.evaluating());
+    let site = evaluating.as_ref().unwrap_or(site);
     let reads = |again: bool, pass| again.then_some(pass);
     let lhs = Tensor::new(
         site,
@@ -117,7 +119,11 @@ impl Tensor {
         let numerics = |pass| *site_numerics(site, pass, role);
         let agree = again.is_some_and(|again| numerics(first) == numerics(again));
         let encoded = agree
-            .then(|| encoding::of(&tensor, &numerics(first), site.random(first, role)))
+            .then(|| {
+                let numerics = numerics(first);
+                let amax = site.amax(first, role, &numerics);
+                encoding::of(&tensor, &numerics, amax, site.random(first, role))
+            })
             .flatten();
         if let Some(encoded) = &encoded {
             report(site, first, role, encoded.report());
@@ -145,11 +151,11 @@ impl Tensor {
         view: &'a Option<View<'a>>,
     ) -> Factor<'a> {
         match (&self.values, view) {
-            (Values::Unquantized(_), Some(view)) => Factor::new(
-                view.operand(),
-                *site_numerics(site, pass, self.role),
-                site.random(pass, self.role),
-            ),
+            (Values::Unquantized(_), Some(view)) => {
+                let numerics = site_numerics(site, pass, self.role);
+                Factor::new(view.operand(), *numerics, site.random(pass, self.role))
+                    .with_amax(site.amax(pass, self.role, numerics))
+            }
             (Values::Encoded(encoded), _) => match axis {
                 Axis::Row => encoded.factor(),
                 Axis::Column => encoded.transposed(),
@@ -198,4 +204,7 @@ fn site_numerics(site: &SiteUse, pass: Pass, role: Role) -> &Numerics {
 
 fn report(site: &SiteUse, pass: Pass, role: Role, found: OperandReport) {
     site.report_fault(pass, role, found.non_finite);
+    if let Some(amax) = found.amax {
+        site.remember_amax(pass, role, site_numerics(site, pass, role), amax);
+    }
 }
