@@ -3,7 +3,7 @@
 use crate::names;
 use crate::recipe::{Recipe, RecipeError};
 
-const PRESETS: [(&str, &str); 15] = [
+const PRESETS: [(&str, &str); 18] = [
     ("fp32", include_str!("presets/fp32.toml")),
     ("bf16", include_str!("presets/bf16.toml")),
     ("fp16", include_str!("presets/fp16.toml")),
@@ -13,6 +13,9 @@ const PRESETS: [(&str, &str); 15] = [
     ("fp8-delayed", include_str!("presets/fp8-delayed.toml")),
     ("fp8-rowwise", include_str!("presets/fp8-rowwise.toml")),
     ("fp8-block", include_str!("presets/fp8-block.toml")),
+    ("fp8-lm-o1", include_str!("presets/fp8-lm-o1.toml")),
+    ("fp8-lm-o2", include_str!("presets/fp8-lm-o2.toml")),
+    ("fp8-lm-o3", include_str!("presets/fp8-lm-o3.toml")),
     ("mxfp8", include_str!("presets/mxfp8.toml")),
     ("mxfp4-weights", include_str!("presets/mxfp4-weights.toml")),
     ("nvfp4", include_str!("presets/nvfp4.toml")),
