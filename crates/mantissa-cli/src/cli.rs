@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cast, demo, formats, inspect, plan, profile, recipes, train};
+use crate::commands::{cast, demo, export, formats, inspect, plan, profile, recipes, train};
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
 ///
@@ -12,7 +12,7 @@ use crate::commands::{cast, demo, formats, inspect, plan, profile, recipes, trai
     name = "mantissa",
     version,
     disable_help_subcommand = true,
-    after_help = "A numerics is FORMAT[/GRANULARITY][/SCALE][/ROUNDING][/OVERFLOW], for example bf16, e4m3/tensor,\n\
+    after_help = "A numerics is FORMAT[/GRANULARITY][/SCALE][/AMAX][/ROUNDING][/OVERFLOW], for example bf16, e4m3/tensor,\n\
                   int8/channel, e5m2/unscaled, int8/block32/stochastic, mxfp8 or nvfp4. What is left out takes\n\
                   its default.\n\nExamples:\n  \
                   mantissa demo                                        the whole loop on a small BERT, a few minutes\n  \
@@ -46,6 +46,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Write a safetensors file's tensors as codes and scales
     Cast(cast::Args),
+    /// Write a run's weights as safetensors, for PyTorch or Burn
+    Export(export::Args),
     /// List the number formats, or every value of one
     Formats(formats::Args),
 }

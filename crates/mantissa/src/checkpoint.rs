@@ -73,7 +73,7 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// A file is missing, or not as it was written.
-    #[error("checkpoint {}: {file} {problem}; delete the folder to resume from the one before", path.display())]
+    #[error("checkpoint {} is damaged: {file} {problem}", path.display())]
     Damaged {
         /// The checkpoint.
         path: PathBuf,
@@ -81,6 +81,14 @@ pub enum CheckpointError {
         file: String,
         /// What is wrong.
         problem: String,
+    },
+    /// No checkpoint of a folder is whole.
+    #[error(
+        "{newest}, and no checkpoint before it is whole; restore one from a copy, or start the run anew in another folder"
+    )]
+    NoneWhole {
+        /// What is wrong with the newest.
+        newest: Box<CheckpointError>,
     },
     /// It was written by another version of this crate.
     #[error("checkpoint {} has schema {found}, this program reads schema {SCHEMA}; resume with the version that wrote it", path.display())]
@@ -194,7 +202,7 @@ pub fn save<M: Module>(
         let path = unfinished.path().join(name);
         write_synced(&path, bytes).map_err(io("write", &path))?;
     }
-    let target = folder.join(format!("step-{:08}", progress.step));
+    let target = folder.join(folder_name(progress.step));
     if target.exists() {
         fs::remove_dir_all(&target).map_err(io("replace", &target))?;
     }
@@ -218,6 +226,11 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// The name of the folder of a step's checkpoint.
+pub fn folder_name(step: u64) -> String {
+    format!("step-{step:08}")
 }
 
 /// The checkpoints in `folder`, oldest first; none if the folder does not exist.
@@ -273,6 +286,73 @@ pub fn prune(folder: &Path, keep: usize) -> Result<(), CheckpointError> {
         }
     }
     Ok(())
+}
+
+/// The newest checkpoint of a folder that is whole.
+pub struct Latest<M> {
+    /// Its path.
+    pub path: PathBuf,
+    /// What it holds.
+    pub checkpoint: Checkpoint<M>,
+    /// What is wrong with the newer ones, and where they have been put.
+    pub damaged: Vec<SetAside>,
+}
+
+/// A damaged checkpoint that was moved out of the way, so that the run can come by its step again.
+#[derive(Debug)]
+pub struct SetAside {
+    /// What is wrong with it.
+    pub error: CheckpointError,
+    /// Where it is now.
+    pub path: PathBuf,
+}
+
+/// Reads the newest checkpoint in `folder` that is whole into a copy of `model`; `None` if there is no checkpoint at all.
+/// Newer ones that are truncated or altered are renamed to `damaged-…` once an older one was read.
+///
+/// # Errors
+/// If there are checkpoints and none is whole, if the newest whole one has another schema or is of another model, or if
+/// the file system refuses.
+pub fn load_latest<M: Module>(
+    folder: &Path,
+    model: &M,
+) -> Result<Option<Latest<M>>, CheckpointError> {
+    let mut newer = Vec::new();
+    for path in list(folder)?.into_iter().rev() {
+        match load(&path, model.clone()) {
+            Ok(checkpoint) => {
+                let damaged = newer.into_iter().map(set_aside);
+                return Ok(Some(Latest {
+                    path,
+                    checkpoint,
+                    damaged: damaged.collect::<Result<_, _>>()?,
+                }));
+            }
+            Err(error @ CheckpointError::Damaged { .. }) => newer.push((path, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match newer.into_iter().next() {
+        Some((_, newest)) => Err(CheckpointError::NoneWhole {
+            newest: Box::new(newest),
+        }),
+        None => Ok(None),
+    }
+}
+
+fn set_aside((path, error): (PathBuf, CheckpointError)) -> Result<SetAside, CheckpointError> {
+    let io = |action, source| CheckpointError::Io {
+        action,
+        path: path.clone(),
+        source,
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!("damaged-{name}"));
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(|source| io("replace the damaged copy of", source))?;
+    }
+    fs::rename(&path, &aside).map_err(|source| io("set aside", source))?;
+    Ok(SetAside { error, path: aside })
 }
 
 /// Reads the checkpoint at `path` into `model`, whose weights are replaced.

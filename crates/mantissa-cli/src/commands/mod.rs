@@ -2,6 +2,7 @@
 
 pub mod cast;
 pub mod demo;
+pub mod export;
 pub mod formats;
 pub mod inspect;
 pub mod plan;
@@ -25,6 +26,7 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
         Some(Command::Recipes(args)) => recipes::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Cast(args)) => cast::run(args),
+        Some(Command::Export(args)) => export::run(args),
         Some(Command::Formats(args)) => formats::run(args),
         None => Ok(()),
     }

@@ -9,20 +9,25 @@ use crate::error::Error;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
 use crate::training::trainer::open_source;
-use crate::training::{Progress, RunConfig, RunFolder, SkipRecord, StepRecord, Trainer};
+use crate::training::{
+    PlanChange, Progress, RunConfig, RunFolder, SkipRecord, StepRecord, Trainer,
+};
 
 /// Arguments of `mantissa train`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A run is its configuration: --config FILE, with the options of this command on top of it. The result \
                   is written to DIR/config.toml, so that the folder tells what was run and --resume needs nothing \
-                  else. A resumed run continues bit for bit.\n\n\
+                  else. A resumed run continues bit for bit, from its newest checkpoint that is whole. --change-plan lets it \
+                  go on under another recipe or plan: scales calibrate anew, and DIR/plan-changes.jsonl says from which \
+                  step on.\n\n\
                   A step whose gradients are not finite is skipped, with its cause. After max_skips of them in a row training \
                   stops with exit code 3, a diagnosis and a checkpoint whose weights are finite.\n\nExamples:\n  \
                   mantissa train --data text:book.txt --recipe bf16 --out runs/bf16\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --model bert-mini --steps 5000 --out runs/fp8\n  \
                   mantissa train --data text:book.txt --plan plan.toml --out runs/plan\n  \
                   mantissa train --resume --out runs/fp8\n  \
+                  mantissa train --resume --out runs/fp8 --change-plan bf16\n  \
                   mantissa train --config run.toml --out runs/again --json | jq .loss"
 )]
 pub struct Args {
@@ -32,7 +37,11 @@ pub struct Args {
     /// Continue the run in DIR from its last checkpoint
     #[arg(long, conflicts_with_all = ["config", "configuration"])]
     resume: bool,
-    /// Print JSON events to stdout, one a line and nothing else: warning, step, and at the end summary or stopped
+    /// Go on under another recipe (its name or file) or plan file
+    #[arg(long, value_name = "RECIPE|PLAN.toml", requires = "resume")]
+    change_plan: Option<String>,
+    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, step, and at the end summary or
+    /// stopped
     #[arg(long)]
     json: bool,
     /// Threads to compute with; the numbers do not depend on it [default: all cores]
@@ -132,6 +141,10 @@ enum Event<'a> {
     Warning {
         message: String,
     },
+    PlanChanged {
+        #[serde(flatten)]
+        change: &'a PlanChange,
+    },
     Step {
         #[serde(flatten)]
         record: &'a StepRecord,
@@ -183,14 +196,7 @@ pub fn run(args: Args) -> Result<(), Error> {
 fn train(args: Args) -> Result<(), Error> {
     let progress = Progress::default();
     let (folder, config, mut trainer) = if args.resume {
-        let folder = RunFolder::open(&args.out)?;
-        let config = RunConfig::load(&folder.config())?;
-        let source = open_source(&config, Some(&folder))?;
-        let trainer = match mantissa::checkpoint::list(&folder.checkpoints())?.last() {
-            Some(checkpoint) => Trainer::resume(&config, source, checkpoint)?,
-            None => Trainer::new(&config, source, Some(Plan::load(folder.plan())?))?,
-        };
-        (folder, config, trainer)
+        resume(&args, &progress)?
     } else {
         let mut config = match &args.config {
             Some(path) => RunConfig::load(path)?,
@@ -287,6 +293,45 @@ fn train(args: Args) -> Result<(), Error> {
             folder.path().display()
         ))
     }
+}
+
+/// Opens a run that was started before, under its own plan or the one to change to.
+fn resume(args: &Args, progress: &Progress) -> Result<(RunFolder, RunConfig, Trainer), Error> {
+    let folder = RunFolder::open(&args.out)?;
+    let mut config = RunConfig::load(&folder.config())?;
+    if let Some(name) = &args.change_plan {
+        let is_plan = name.ends_with(".toml") && Plan::load(name).is_ok();
+        config.numerics.plan = is_plan.then(|| name.into());
+        config.numerics.recipe = (!is_plan).then(|| name.clone());
+        config.make_paths_absolute()?;
+    }
+    let source = open_source(&config, Some(&folder))?;
+    let resumed = Trainer::resume(&config, source, &folder, args.change_plan.is_some())?;
+    let trainer = resumed.trainer;
+    for damaged in resumed.damaged {
+        let message = format!(
+            "{}; it is now {}, and the run goes on from step {}",
+            damaged.error,
+            damaged.path.display(),
+            trainer.progress().step
+        );
+        progress.line(&format!("warning: {message}"));
+        if args.json {
+            terminal::print_json(&Event::Warning { message }, false)?;
+        }
+    }
+    if let Some(change) = &resumed.plan_change {
+        progress.line(&change.to_string());
+        if args.json {
+            terminal::print_json(&Event::PlanChanged { change }, false)?;
+        }
+        // The checkpoint first: a run that is killed in between goes on as it was, and can be changed again.
+        trainer.save(&folder, config.checkpoints.keep)?;
+        folder.log_plan_change(change)?;
+        trainer.plan().save(folder.plan())?;
+        folder.write_config(&config)?;
+    }
+    Ok((folder, config, trainer))
 }
 
 /// Tells why training stopped, and what is left of it.

@@ -107,6 +107,24 @@ impl RunFolder {
         self.path.join("summary.json")
     }
 
+    /// The plan changes, one JSON object each.
+    pub fn plan_changes(&self) -> PathBuf {
+        self.path.join("plan-changes.jsonl")
+    }
+
+    /// Appends a plan change.
+    pub fn log_plan_change(&self, change: &impl Serialize) -> Result<(), Error> {
+        let path = self.plan_changes();
+        let mut lines = match fs::read_to_string(&path) {
+            Ok(lines) => lines,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        lines += &serde_json::to_string(change).expect("a change has no map with odd keys");
+        lines.push('\n');
+        write(&path, lines.as_bytes())
+    }
+
     /// The report page.
     pub fn report(&self) -> PathBuf {
         self.path.join("report.html")

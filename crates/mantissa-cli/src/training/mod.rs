@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod folder;
+pub mod plan_change;
 pub mod progress;
 pub mod schedule;
 pub mod skip;
@@ -9,6 +10,7 @@ pub mod trainer;
 
 pub use config::RunConfig;
 pub use folder::RunFolder;
+pub use plan_change::PlanChange;
 pub use progress::Progress;
 pub use skip::SkipRecord;
 pub use trainer::{StepRecord, Trainer};

@@ -1,7 +1,7 @@
 //! The training loop's state, and one step of it.
 
 use burn::tensor::Device;
-use mantissa::checkpoint::{self, Progress};
+use mantissa::checkpoint::{self, Progress, SetAside};
 use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step, non_finite_weights};
 use mantissa::plan::{Plan, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
+use super::plan_change::PlanChange;
 use super::schedule::Schedule;
 use super::skip::SkipRecord;
 use crate::error::Error;
@@ -30,6 +31,16 @@ pub struct Trainer {
     source: Source,
     progress: Progress,
     device: Device,
+}
+
+/// A run that goes on.
+pub struct Resumed {
+    /// The run.
+    pub trainer: Trainer,
+    /// Checkpoints newer than the one it goes on from, which are damaged.
+    pub damaged: Vec<SetAside>,
+    /// That its plan is another one from now on.
+    pub plan_change: Option<PlanChange>,
 }
 
 /// What one step did: a line of the run's log, and of `--json`.
@@ -62,6 +73,11 @@ pub enum Source {
 }
 
 impl Source {
+    /// Token ids, the special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.masked().vocab_size()
+    }
+
     fn masked(&self) -> &dyn MaskedSource {
         match self {
             Self::HiddenMarkov(source) => source,
@@ -160,28 +176,64 @@ impl Trainer {
         })
     }
 
-    /// A run that goes on from the checkpoint at `path`.
-    pub fn resume(config: &RunConfig, source: Source, path: &Path) -> Result<Self, Error> {
+    /// A run that goes on from its newest whole checkpoint, or from its first step if it has none; under the plan that
+    /// the configuration names now if `changes_plan`, else under its own.
+    pub fn resume(
+        config: &RunConfig,
+        source: Source,
+        folder: &RunFolder,
+        changes_plan: bool,
+    ) -> Result<Resumed, Error> {
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
             .init(config.training.seed, &device)?;
-        let saved = checkpoint::load(path, model)?;
-        tracing::info!(checkpoint = %path.display(), step = saved.progress.step, "resumed");
-        let session = Session::bind(&saved.model, &saved.plan, saved.progress.seed)?;
-        session.restore_amaxes(saved.amaxes);
-        Ok(Self {
+        let configured = changes_plan.then(|| configured_plan(config, &model));
+        let configured = configured.transpose()?;
+        let Some(latest) = checkpoint::load_latest(&folder.checkpoints(), &model)? else {
+            let saved = Plan::load(folder.plan())?;
+            let plan_change = configured
+                .as_ref()
+                .and_then(|plan| PlanChange::between(&saved, plan, 0));
+            return Ok(Resumed {
+                trainer: Self::new(config, source, Some(configured.unwrap_or(saved)))?,
+                damaged: Vec::new(),
+                plan_change,
+            });
+        };
+        let saved = latest.checkpoint;
+        tracing::info!(checkpoint = %latest.path.display(), step = saved.progress.step, "resumed");
+        let plan_change = configured
+            .as_ref()
+            .and_then(|plan| PlanChange::between(&saved.plan, plan, saved.progress.step));
+        let plan = configured.unwrap_or_else(|| saved.plan.clone());
+        let session = Session::bind(&saved.model, &plan, saved.progress.seed)?;
+        // Under other numerics the amaxes calibrate anew, and a loss scale found under another loss scaling says little.
+        if plan_change.is_none() {
+            session.restore_amaxes(saved.amaxes);
+        }
+        let scaler = if plan.loss_scaling == saved.plan.loss_scaling {
+            saved.scaler
+        } else {
+            LossScaler::for_plan(&plan)
+        };
+        let trainer = Self {
             optimizer: optimizer(config)
                 .with_session(&session)
                 .load_record(saved.optimizer)?,
-            scaler: saved.scaler,
+            scaler,
             schedule: config.schedule(),
             progress: saved.progress,
             model: saved.model,
             session,
-            plan: saved.plan,
+            plan,
             source,
             device,
+        };
+        Ok(Resumed {
+            trainer,
+            damaged: latest.damaged,
+            plan_change,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cast;
+mod checkpoints;
 mod formats;
 mod inspect;
 mod recipes;
