@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`site`] | which products a model has, and which numerics each operand of each pass gets |
 //! | [`recipe`] | rules a person wrote, and the named presets |
+//! | [`autocast`] | which operations run in low precision, and which never do |
 //! | [`loss_scaling`] | how the loss is scaled: which scaler, with which settings |
 //! | [`plan`] | a decision for every site of one model, with its evidence, as a TOML file |
 //! | [`profile`] | the measurements a plan is made from, as one safetensors file |
@@ -54,6 +55,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod autocast;
 pub mod candidates;
 pub mod choose;
 pub mod cost;

@@ -1,5 +1,6 @@
 //! `mantissa formats`: every constant of every format, and the values of one.
 
+use mantissa::plan::autocast::AUTOCAST;
 use mantissa_formats::{Format, Overflow, Rounding, Specials, decode, encode};
 use serde::Serialize;
 
@@ -11,11 +12,15 @@ use crate::terminal::{exact, print, print_json, table};
 #[command(
     after_help = "Examples:\n  mantissa formats                 the constants of all formats\n  \
                   mantissa formats e2m1            its sixteen codes\n  \
+                  mantissa formats --policy        which operations run in a low one\n  \
                   mantissa formats e6m9 --json     any IEEE-like format with 2 to 8 exponent and up to 23 mantissa bits"
 )]
 pub struct Args {
     /// A format: one of the list, an alias such as e4m3fn, or any eXmY or intN
     name: Option<String>,
+    /// Tell which operations an autocast runs in low precision, which in f32, and which in their widest input
+    #[arg(long, conflicts_with = "name")]
+    policy: bool,
     /// Write JSON to stdout
     #[arg(long)]
     json: bool,
@@ -26,6 +31,9 @@ const LISTED_BITS: u32 = 8;
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Error> {
+    if args.policy {
+        return policy(args.json);
+    }
     let Some(name) = args.name else {
         let all: Vec<_> = Format::NAMED
             .iter()
@@ -47,6 +55,30 @@ pub fn run(args: Args) -> Result<(), Error> {
         "{}\n{}",
         constants_table(&[constants]),
         value_table(&values, format)
+    ))
+}
+
+fn policy(as_json: bool) -> Result<(), Error> {
+    if as_json {
+        return print_json(&serde_json::json!({ "policy": AUTOCAST }), true);
+    }
+    let rows = AUTOCAST.iter().map(|rule| {
+        let [ours, torch] =
+            [rule.precision, rule.torch].map(|precision| precision.name().to_owned());
+        vec![
+            rule.operation.to_owned(),
+            ours,
+            torch,
+            rule.part_of.to_owned(),
+        ]
+    });
+    print(&format!(
+        "{}\nSums are in f32 always. What is low follows the recipe's or plan's numerics of its site, f32 included.\n",
+        table(
+            &["operation", "autocast", "torch.amp", "part of"],
+            4,
+            rows.collect()
+        )
     ))
 }
 

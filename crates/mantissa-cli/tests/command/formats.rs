@@ -62,3 +62,25 @@ fn an_unknown_format_is_answered_with_the_nearest() {
     mantissa(["formats", "e4n3"]).fails_naming(&["`e4n3`", "e4m3"]);
     mantissa(["formats", "e9m3"]).fails_naming(&["`e9m3`", "2 to 8"]);
 }
+
+#[test]
+fn the_policy_lists_what_runs_low() {
+    let table = mantissa(["formats", "--policy"]).stdout;
+    let line = |word: &str| {
+        let mut lines = table.lines();
+        lines
+            .find(|line| line.starts_with(word))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(line("matmul").contains("low"), "{table}");
+    assert!(line("layer_norm").contains("f32"), "{table}");
+    let json = mantissa(["formats", "--policy", "--json"]).json();
+    let gelu = find(&json["policy"], "operation", &"gelu".into());
+    assert_eq!(
+        (&gelu["precision"], &gelu["torch"]),
+        (&"full".into(), &"widest".into())
+    );
+    let both = mantissa(["formats", "e4m3", "--policy"]);
+    assert!(!both.success && both.stderr.contains("--policy"));
+}
