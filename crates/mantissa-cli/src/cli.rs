@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cast, demo, export, formats, inspect, plan, profile, recipes, train};
+use crate::commands::{
+    cast, compare, demo, export, formats, inspect, plan, profile, recipes, train,
+};
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
 ///
@@ -36,6 +38,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Train on a text file under a recipe or a plan
     Train(train::Args),
+    /// Train the same network in several ways from several seeds, and compare
+    Compare(compare::Args),
     /// Measure the operands of every product during a short full-precision run
     Profile(profile::Args),
     /// Choose numerics from a profile, or explain a choice

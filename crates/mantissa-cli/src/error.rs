@@ -66,6 +66,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A study file is not one.
+    #[error("`{}` is no study: {problem}", path.display())]
+    Study {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The folder of a run cannot be used as asked.
     #[error("`{}` {problem}", path.display())]
     Folder {

@@ -1,6 +1,7 @@
 //! One module a command: its arguments, and `run`.
 
 pub mod cast;
+pub mod compare;
 pub mod demo;
 pub mod export;
 pub mod formats;
@@ -21,6 +22,7 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
     match command.or_else(demo) {
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Train(args)) => train::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Profile(args)) => profile::run(args),
         Some(Command::Plan(args)) => plan::run(args),
         Some(Command::Recipes(args)) => recipes::run(args),

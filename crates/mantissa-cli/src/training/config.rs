@@ -360,7 +360,7 @@ impl RunConfig {
 }
 
 /// A TOML error in one line, where the original draws the place.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
+pub fn one_line(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().replace('\n', " ");
     match error.span().and_then(|span| text.get(..span.start)) {
         Some(before) => format!("line {}: {message}", 1 + before.matches('\n').count()),

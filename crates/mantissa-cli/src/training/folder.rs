@@ -102,11 +102,6 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
-    /// The summary, one JSON object.
-    pub fn summary(&self) -> PathBuf {
-        self.path.join("summary.json")
-    }
-
     /// The plan changes, one JSON object each.
     pub fn plan_changes(&self) -> PathBuf {
         self.path.join("plan-changes.jsonl")
@@ -137,8 +132,13 @@ impl RunFolder {
 
     /// Writes the summary.
     pub fn write_summary(&self, summary: &impl Serialize) -> Result<(), Error> {
-        let path = self.summary();
-        let text = serde_json::to_string_pretty(summary).map_err(|source| Error::Write {
+        self.write_json("summary.json", summary)
+    }
+
+    /// Writes a file of one JSON object.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let text = serde_json::to_string_pretty(value).map_err(|source| Error::Write {
             path: path.clone(),
             source: source.into(),
         })?;
@@ -148,6 +148,16 @@ impl RunFolder {
     /// Writes the report page.
     pub fn write_report(&self, page: &str) -> Result<(), Error> {
         write(&self.report(), page.as_bytes())
+    }
+
+    /// What the log holds, whole lines only.
+    pub fn read_log(&self) -> Result<Vec<StepRecord>, Error> {
+        let path = self.log();
+        let text = fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
+        let records = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        Ok(records.collect())
     }
 
     /// Opens the log for the steps from `next_step` on: what a killed run logged after its last checkpoint is
@@ -173,6 +183,13 @@ impl RunFolder {
             Err(source) => Err(Error::Write { path, source }),
         }
     }
+}
+
+/// A name in words as that of a folder.
+pub fn folder_name(name: &str) -> String {
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join("-")
 }
 
 /// The log of a run, open for the next step.

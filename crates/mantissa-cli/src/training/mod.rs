@@ -1,11 +1,13 @@
 //! A training run: its configuration, its loop, and the folder it leaves behind.
 
 pub mod config;
+pub mod cores;
 pub mod folder;
 pub mod plan_change;
 pub mod progress;
 pub mod schedule;
 pub mod skip;
+pub mod study;
 pub mod trainer;
 
 pub use config::RunConfig;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cast;
 mod checkpoints;
+mod compare;
 mod formats;
 mod inspect;
 mod recipes;

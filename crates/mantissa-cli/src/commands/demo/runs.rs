@@ -1,12 +1,11 @@
 //! The training runs of the demo.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
-
 use mantissa::plan::{Plan, Recipe, Site};
 
 use crate::commands::train::has_diverged;
 use crate::error::Error;
+use crate::training::cores::do_all;
+use crate::training::folder::folder_name;
 use crate::training::trainer::open_source;
 use crate::training::{Progress, RunConfig, RunFolder, Trainer};
 
@@ -40,68 +39,35 @@ pub struct Outcome {
 }
 
 /// What to train: full precision, the plan and the naive settings from one seed, then full precision from others.
-pub fn jobs(plan: &Plan, sites: &[Site], seed: u64) -> Result<VecDeque<Job>, Error> {
+pub fn jobs(plan: &Plan, sites: &[Site], seed: u64) -> Result<Vec<Job>, Error> {
     let recipe = |name: &str| Ok::<_, Error>(Plan::from_recipe(&Recipe::preset(name)?, sites)?);
     let job = |name: &str, plan, seed| Job {
         name: name.to_owned(),
         plan,
         seed,
     };
-    let mut jobs = VecDeque::from([
+    let mut jobs = vec![
         job("full precision", recipe("fp32")?, seed),
         job("mantissa plan", plan.clone(), seed),
-    ]);
+    ];
     for (name, preset) in NAIVE {
-        jobs.push_back(job(name, recipe(preset)?, seed));
+        jobs.push(job(name, recipe(preset)?, seed));
     }
     for extra in 1..=EXTRA_SEEDS {
         let seed = seed.wrapping_add(extra);
-        jobs.push_back(job(&format!("fp32, seed {seed}"), recipe("fp32")?, seed));
+        jobs.push(job(&format!("fp32, seed {seed}"), recipe("fp32")?, seed));
     }
     Ok(jobs)
 }
 
-/// Trains every job, one on each core: numbers do not depend on the number of threads, and small products scale
-/// better across runs than across threads.
+/// Trains every job.
 pub fn train_all(
     config: &RunConfig,
-    jobs: VecDeque<Job>,
+    jobs: Vec<Job>,
     folder: &RunFolder,
     progress: &Progress,
 ) -> Result<Vec<Outcome>, Error> {
-    let order: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
-    let workers = rayon::current_num_threads().clamp(1, jobs.len());
-    let threads = rayon::current_num_threads().div_ceil(workers);
-    let queue = Mutex::new(jobs);
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    };
-    let work = || -> Result<Vec<Outcome>, Error> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .map_err(|error| Error::Usage(format!("cannot start {threads} threads: {error}")))?;
-        let mut outcomes = Vec::new();
-        while let Some(job) = next() {
-            outcomes.push(pool.install(|| train(config, job, folder, progress))?);
-        }
-        Ok(outcomes)
-    };
-    let mut outcomes = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_fold(Vec::new(), |mut all, worker| {
-            match worker.join() {
-                Ok(outcomes) => all.extend(outcomes?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            Ok::<_, Error>(all)
-        })
-    })?;
-    outcomes.sort_by_key(|outcome| order.iter().position(|name| *name == outcome.name));
-    Ok(outcomes)
+    do_all(jobs, |job| train(config, job, folder, progress))
 }
 
 fn train(
@@ -113,12 +79,7 @@ fn train(
     let mut config = config.clone();
     config.training.seed = job.seed;
     let mut trainer = Trainer::new(&config, open_source(&config, None)?, Some(job.plan.clone()))?;
-    let words = job.name.split(|c: char| !c.is_ascii_alphanumeric());
-    let slug = words
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join("-");
-    let mut log = folder.inner(&slug)?.open_log(0)?;
+    let mut log = folder.inner(&folder_name(&job.name))?.open_log(0)?;
     let steps = config.training.steps;
     let bar = progress.steps(job.name.clone(), steps, 0);
     let (mut losses, mut loss_scale) = (Vec::new(), Vec::new());

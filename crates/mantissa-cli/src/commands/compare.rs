@@ -1,0 +1,331 @@
+//! `mantissa compare`: the same training in several ways, from several seeds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::commands::train::has_diverged;
+use crate::error::Error;
+use crate::terminal;
+use crate::training::cores::do_all;
+use crate::training::folder::folder_name;
+use crate::training::study::{Row, Study};
+use crate::training::trainer::{StepRecord, open_source};
+use crate::training::{Progress, RunConfig, RunFolder, Trainer};
+
+/// Shares of the steps at which the table of curves shows the training loss.
+const POINTS: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 1.0];
+/// Share of the steps before a point over which its loss is averaged.
+const WINDOW: f64 = 0.05;
+
+/// Arguments of `mantissa compare`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A study names the seeds, the settings that all runs share and rows of what differs, all of them keys \
+                  of a run's configuration:\n\n  \
+                  schema = 1\n  \
+                  seeds = [0, 1, 2]\n  \
+                  [run.data]\n  source = \"text:book.txt\"\n  \
+                  [run.training]\n  steps = 2000\n  \
+                  [[rows]]\n  name = \"fp32\"\n  \
+                  [[rows]]\n  name = \"fp16 without loss scaling\"\n  \
+                  run.numerics = { recipe = \"fp16\", loss_scaling = \"none\" }\n\n\
+                  The same seed gives the same weights and data in every row, so a row's difference to the first is taken \
+                  seed by seed. Runs are trained side by side, one on each core, each in a folder of its own; \
+                  finished ones are not trained again, so an interrupted comparison goes on where it was.\n\nExamples:\n  \
+                  mantissa compare study.toml --out runs/study\n  \
+                  mantissa compare study.toml --out runs/study --json | jq '.rows[] | [.name, .difference]'"
+)]
+pub struct Args {
+    /// What to compare (TOML)
+    #[arg(value_name = "STUDY")]
+    study: PathBuf,
+    /// Folder of the runs
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print one JSON object to stdout and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one run came to, `result.json` in its folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RunResult {
+    seed: u64,
+    /// On the evaluation set; absent if it is not finite or training stopped.
+    final_loss: Option<f64>,
+    /// The training loss around each of [`POINTS`]; absent where no loss there was finite.
+    curve: Vec<Option<f64>>,
+    skipped_steps: u64,
+    /// The step at which training stopped, since one step after the other was skipped.
+    stopped_at: Option<u64>,
+    diverged: bool,
+}
+
+/// A mean with the sample standard deviation of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Spread {
+    mean: f64,
+    deviation: Option<f64>,
+}
+
+/// What a row came to.
+#[derive(Debug, Serialize)]
+struct RowResult {
+    name: String,
+    final_loss: Option<Spread>,
+    /// To the first row, seed by seed.
+    difference: Option<Spread>,
+    curve: Vec<Option<Spread>>,
+    skipped_steps: u64,
+    diverged: usize,
+    runs: Vec<RunResult>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<(), Error> {
+    let progress = Progress::default();
+    let study = Study::load(&args.study)?;
+    fs::create_dir_all(&args.out).map_err(|source| Error::Write {
+        path: args.out.clone(),
+        source,
+    })?;
+    let jobs = study
+        .rows
+        .iter()
+        .flat_map(|row| study.seeds.iter().map(move |&seed| (row, seed)));
+    let results = do_all(jobs.collect(), |(row, seed)| {
+        train(row, seed, &args.out, &progress)
+    })?;
+    let mut results = results.chunks(study.seeds.len()).peekable();
+    let first = results.peek().map_or(&[][..], |first| *first);
+    let rows: Vec<RowResult> = study
+        .rows
+        .iter()
+        .zip(results.clone())
+        .map(|(row, runs)| summarize(&row.name, runs, first))
+        .collect();
+    if args.json {
+        let seeds = &study.seeds;
+        return terminal::print_json(
+            &serde_json::json!({ "seeds": seeds, "points": POINTS, "rows": rows }),
+            false,
+        );
+    }
+    terminal::print(&tables(&rows, study.seeds.len()))
+}
+
+/// Trains one run, or goes on with it, or reads what it came to.
+fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunResult, Error> {
+    let path = out
+        .join(folder_name(&row.name))
+        .join(format!("seed-{seed}"));
+    let config = {
+        let mut config = row.config.clone();
+        config.training.seed = seed;
+        config.make_paths_absolute()?;
+        config
+    };
+    let (folder, mut trainer) = if path.join("config.toml").is_file() {
+        let folder = RunFolder::open(&path)?;
+        if RunConfig::load(&folder.config())? != config {
+            return Err(Error::Folder {
+                path,
+                problem: "holds a run with other settings; choose another --out, or delete it"
+                    .to_owned(),
+            });
+        }
+        if let Some(result) = read_result(&folder)? {
+            return Ok(result);
+        }
+        let source = open_source(&config, Some(&folder))?;
+        let trainer = Trainer::resume(&config, source, &folder, false)?.trainer;
+        (folder, trainer)
+    } else {
+        let trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
+        let folder = RunFolder::create(&path)?;
+        trainer.plan().save(folder.plan())?;
+        trainer.save_tokenizer(&folder.tokenizer())?;
+        folder.write_config(&config)?;
+        (folder, trainer)
+    };
+
+    let name = format!("{}, seed {seed}", row.name);
+    let steps = config.training.steps;
+    let mut log = folder.open_log(trainer.progress().step)?;
+    let bar = progress.steps(name.clone(), steps, trainer.progress().step);
+    let mut stopped_at = None;
+    while trainer.progress().step < steps && stopped_at.is_none() {
+        let record = trainer.step();
+        log.push(&record)?;
+        bar.inc(1);
+        let step = trainer.progress().step;
+        if record
+            .skip
+            .as_ref()
+            .is_some_and(|skip| skip.exhausted || skip.skips_in_a_row >= config.training.max_skips)
+        {
+            stopped_at = Some(step);
+        } else if step.is_multiple_of(config.checkpoints.every) && step < steps {
+            trainer.save(&folder, config.checkpoints.keep)?;
+        }
+    }
+    bar.finish_and_clear();
+
+    let evaluated = stopped_at.is_none().then(|| trainer.evaluate());
+    let final_loss = evaluated.filter(|loss| loss.is_finite());
+    let unigram_loss = trainer.source().unigram_loss();
+    let result = RunResult {
+        seed,
+        final_loss,
+        curve: curve(&folder.read_log()?, steps),
+        skipped_steps: trainer.progress().skipped,
+        stopped_at,
+        diverged: final_loss.is_none_or(|loss| has_diverged(loss, unigram_loss)),
+    };
+    folder.write_json("result.json", &result)?;
+    let came_to = match (result.final_loss, stopped_at) {
+        (_, Some(step)) => format!("stopped at step {step}: one step after the other was skipped"),
+        (Some(loss), None) => format!("evaluation loss {loss:.4}"),
+        (None, None) => "evaluation loss not finite".to_owned(),
+    };
+    progress.line(&format!("{name:<40} {came_to}"));
+    Ok(result)
+}
+
+fn read_result(folder: &RunFolder) -> Result<Option<RunResult>, Error> {
+    let path = folder.path().join("result.json");
+    match fs::read(&path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
+/// The mean training loss around each of [`POINTS`].
+fn curve(log: &[StepRecord], steps: u64) -> Vec<Option<f64>> {
+    let window = (WINDOW * steps as f64).ceil() as u64;
+    let at = |point: f64| {
+        let end = (point * steps as f64).round() as u64;
+        let inside = end.saturating_sub(window)..end;
+        let losses = log.iter().filter(|record| inside.contains(&record.step));
+        let losses: Vec<f64> = losses
+            .filter_map(|record| record.loss.map(f64::from))
+            .collect();
+        Some(losses.iter().sum::<f64>() / losses.len() as f64).filter(|mean| mean.is_finite())
+    };
+    POINTS.into_iter().map(at).collect()
+}
+
+fn summarize(name: &str, runs: &[RunResult], first: &[RunResult]) -> RowResult {
+    let losses = runs.iter().map(|run| run.final_loss);
+    let differences = runs.iter().zip(first).map(|(run, first)| {
+        let loss = run.final_loss?;
+        Some(loss - first.final_loss?)
+    });
+    let points = 0..POINTS.len();
+    RowResult {
+        name: name.to_owned(),
+        final_loss: spread(losses),
+        difference: spread(differences),
+        curve: points
+            .map(|point| spread(runs.iter().map(|run| run.curve[point])))
+            .collect(),
+        skipped_steps: runs.iter().map(|run| run.skipped_steps).sum(),
+        diverged: runs.iter().filter(|run| run.diverged).count(),
+        runs: runs.to_vec(),
+    }
+}
+
+/// Of the runs that have a value; `None` where fewer than all have one, whose mean would flatter.
+fn spread(values: impl Iterator<Item = Option<f64>>) -> Option<Spread> {
+    let values: Vec<f64> = values.collect::<Option<_>>()?;
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    Some(Spread {
+        mean,
+        deviation: (values.len() > 1).then(|| (square / (count - 1.0)).sqrt()),
+    })
+}
+
+fn tables(rows: &[RowResult], seeds: usize) -> String {
+    let show = |spread: &Option<Spread>, signed: bool| match spread {
+        None => "–".to_owned(),
+        Some(Spread { mean, deviation }) => {
+            let mean = if signed {
+                format!("{mean:+.4}")
+            } else {
+                format!("{mean:.4}")
+            };
+            deviation.map_or(mean.clone(), |deviation| format!("{mean} ± {deviation:.4}"))
+        }
+    };
+    let results = rows.iter().enumerate().map(|(index, row)| {
+        let difference = if index == 0 {
+            String::new()
+        } else {
+            show(&row.difference, true)
+        };
+        vec![
+            row.name.clone(),
+            show(&row.final_loss, false),
+            difference,
+            row.skipped_steps.to_string(),
+            row.diverged.to_string(),
+        ]
+    });
+    let headings = [
+        "row",
+        "evaluation loss",
+        "difference",
+        "skipped steps",
+        "diverged",
+    ];
+    let results = terminal::table(&headings, 1, results.collect());
+    let curves = rows.iter().map(|row| {
+        let points = row.curve.iter().map(|point| show(point, false));
+        std::iter::once(row.name.clone()).chain(points).collect()
+    });
+    let shares = POINTS.map(|point| format!("{:.0} %", 100.0 * point));
+    let headings: Vec<&str> = std::iter::once("row")
+        .chain(shares.iter().map(String::as_str))
+        .collect();
+    let curves = terminal::table(&headings, 1, curves.collect());
+    format!(
+        "{results}\nMeans over {seeds} seeds ± the standard deviation of one run; the difference to the first row is taken seed by \
+         seed.\n\nTraining loss after a share of the steps:\n{curves}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_all_runs_or_of_none() {
+        let of = |values: &[Option<f64>]| spread(values.iter().copied());
+        let three = of(&[Some(1.0), Some(2.0), Some(3.0)]).unwrap();
+        assert_eq!((three.mean, three.deviation), (2.0, Some(1.0)));
+        assert_eq!(of(&[Some(4.0)]).unwrap().deviation, None);
+        assert_eq!(of(&[Some(1.0), None]), None);
+    }
+
+    #[test]
+    fn differences_are_taken_seed_by_seed() {
+        let run = |seed, loss| RunResult {
+            seed,
+            final_loss: Some(loss),
+            curve: vec![None; POINTS.len()],
+            skipped_steps: 1,
+            stopped_at: None,
+            diverged: false,
+        };
+        let first = [run(0, 1.0), run(1, 5.0)];
+        let row = summarize("row", &[run(0, 1.5), run(1, 5.5)], &first);
+        let difference = row.difference.unwrap();
+        assert_eq!((difference.mean, difference.deviation), (0.5, Some(0.0)));
+        assert_eq!((row.skipped_steps, row.diverged), (2, 0));
+    }
+}
