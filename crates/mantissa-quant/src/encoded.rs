@@ -89,7 +89,7 @@ pub fn encode_into(
 }
 
 /// Writes the codes of all elements, on all threads if there are enough of them.
-fn encode_all(side: &Side, codes: &mut [u8]) {
+pub(crate) fn encode_all(side: &Side, codes: &mut [u8]) {
     if codes.is_empty() {
         return;
     }

@@ -56,6 +56,7 @@ mod operand;
 mod panel;
 mod product;
 mod quantize;
+mod rows;
 mod scale;
 mod scaled;
 mod store;
@@ -72,5 +73,6 @@ pub use product::{OperandReport, ProductReport, product};
 pub use quantize::{
     Quantized, fake_quantize, fake_quantize_in_place, fake_quantize_into, quantize,
 };
+pub use rows::{decode_rows, encode_rows, scales_of_rows};
 pub use scale::{ParseScaleKindError, Scale, ScaleKind};
 pub use store::{StoredTensor, quantize_rows};

@@ -103,7 +103,8 @@ impl<'a> Scaled<'a> {
         }
     }
 
-    fn scales(&self) -> &[f32] {
+    /// All scales, `[batch, outer_groups, depth_groups]`; a single 1 when unscaled.
+    pub fn scales(&self) -> &[f32] {
         match &self.scales {
             Held::One(scale) => scale,
             Held::Many(scales) => scales,
