@@ -6,6 +6,7 @@
 //! | [`recipe`] | rules a person wrote, and the named presets |
 //! | [`autocast`] | which operations run in low precision, and which never do |
 //! | [`loss_scaling`] | how the loss is scaled: which scaler, with which settings |
+//! | [`storage`] | how weights and their gradients lie in memory between the passes |
 //! | [`plan`] | a decision for every site of one model, with its evidence, as a TOML file |
 //! | [`profile`] | the measurements a plan is made from, as one safetensors file |
 //! | [`candidates`] | which numerics are considered for which operand |
@@ -73,6 +74,7 @@ pub mod profile;
 mod profile_file;
 pub mod recipe;
 pub mod site;
+pub mod storage;
 mod toml_text;
 pub mod warning;
 
@@ -87,5 +89,6 @@ pub use policy::{Policy, Thresholds};
 pub use profile::{OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SiteProfile};
 pub use recipe::{Only, OperandNumerics, Recipe, RecipeError, Rule};
 pub use site::{Pass, PassNumerics, Role, Site, SiteKind, SiteNumerics};
+pub use storage::{SiteStorage, Storage, StorageError, StorageRule, StorageTable};
 pub use toml_text::TomlFault;
 pub use warning::Warning;

@@ -11,6 +11,7 @@ use crate::names;
 use crate::plan_file;
 use crate::recipe::{Recipe, RecipeError};
 use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
+use crate::storage::{StorageError, StorageTable};
 use crate::toml_text::TomlFault;
 
 /// The version of the plan file this crate reads and writes.
@@ -38,6 +39,8 @@ pub struct Plan {
     pub source: Source,
     /// How the loss is scaled.
     pub loss_scaling: LossScaling,
+    /// How weights and their gradients lie in memory.
+    pub storage: StorageTable,
     /// The decisions, sorted by name (numbers in names by value), so that two plans can be compared line by line.
     pub sites: Vec<PlannedSite>,
 }
@@ -122,6 +125,9 @@ pub enum PlanError {
     /// The loss scaling's settings contradict each other.
     #[error("the plan's loss scaling cannot be used: {0}")]
     LossScaling(#[from] LossScalingError),
+    /// The storage table cannot be used.
+    #[error("the plan's storage cannot be used: {0}")]
+    Storage(#[from] StorageError),
     /// The plan was made for another model.
     #[error("the plan was made for another model: {difference}; make a plan for this model")]
     OtherModel {
@@ -139,7 +145,7 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// A plan of these decisions; two for one site are an error.
+    /// A plan of these decisions, with everything stored in f32; two for one site are an error.
     pub fn new(
         source: Source,
         loss_scaling: LossScaling,
@@ -153,6 +159,7 @@ impl Plan {
         Ok(Plan {
             source,
             loss_scaling,
+            storage: StorageTable::default(),
             sites,
         })
     }
@@ -166,6 +173,8 @@ impl Plan {
                 recipe: recipe.name.clone(),
                 source,
             })?;
+        let stored = recipe.storage.assign(sites);
+        stored.map_err(|source| recipe.storage_error(source))?;
         let assigned = recipe.assign(sites)?;
         let mut planned: Vec<PlannedSite> = sites
             .iter()
@@ -176,6 +185,7 @@ impl Plan {
         Ok(Plan {
             source: Source::Recipe(recipe.name.clone()),
             loss_scaling: recipe.loss_scaling.clone(),
+            storage: recipe.storage.clone(),
             sites: planned,
         })
     }

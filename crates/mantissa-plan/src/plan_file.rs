@@ -11,6 +11,7 @@ use crate::file;
 use crate::loss_scaling::LossScaling;
 use crate::plan::{Plan, PlanError, PlannedSite, SCHEMA, Source};
 use crate::site::{Pass, Role, SiteKind, SiteNumerics};
+use crate::storage::StorageTable;
 use crate::toml_text;
 
 /// A plan of a hundred thousand sites with evidence has about this size.
@@ -22,6 +23,8 @@ struct PlanFile {
     schema: u32,
     loss_scaling: LossScaling,
     source: Source,
+    #[serde(default, skip_serializing_if = "StorageTable::is_default")]
+    storage: StorageTable,
     #[serde(default)]
     sites: Vec<SiteEntry>,
 }
@@ -157,7 +160,12 @@ pub(crate) fn from_toml(text: &str) -> Result<Plan, PlanError> {
         .into_iter()
         .map(SiteEntry::planned)
         .collect::<Result<_, _>>()?;
-    Plan::new(file.source, file.loss_scaling, sites)
+    file.storage.check()?;
+    let plan = Plan::new(file.source, file.loss_scaling, sites)?;
+    Ok(Plan {
+        storage: file.storage,
+        ..plan
+    })
 }
 
 pub(crate) fn to_toml(plan: &Plan) -> Result<String, PlanError> {
@@ -165,6 +173,7 @@ pub(crate) fn to_toml(plan: &Plan) -> Result<String, PlanError> {
         schema: SCHEMA,
         loss_scaling: plan.loss_scaling.clone(),
         source: plan.source.clone(),
+        storage: plan.storage.clone(),
         sites: plan.sites.iter().map(SiteEntry::of).collect(),
     })?)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::loss_scaling::{LossScaling, LossScalingError};
 use crate::names;
 use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
+use crate::storage::{StorageError, StorageTable};
 use crate::toml_text::{self, TomlFault};
 
 /// The version of the recipe file this crate reads.
@@ -57,6 +58,9 @@ pub struct Recipe {
     /// How the loss is scaled.
     #[serde(default)]
     pub loss_scaling: LossScaling,
+    /// How weights and their gradients lie in memory.
+    #[serde(default, skip_serializing_if = "StorageTable::is_default")]
+    pub storage: StorageTable,
     /// The rules; the first that matches a site decides it. A site that no rule matches stays in f32.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -204,6 +208,14 @@ pub enum RecipeError {
         /// What is wrong.
         source: LossScalingError,
     },
+    /// The storage table cannot be used.
+    #[error("recipe `{recipe}`: {source}")]
+    Storage {
+        /// The recipe.
+        recipe: String,
+        /// What is wrong.
+        source: StorageError,
+    },
     /// A rule decides no site.
     #[error(
         "rule {rule} of recipe `{recipe}` (`{sites}`{kind}) {cause}; correct it, or write `optional = true` if that is meant"
@@ -229,6 +241,8 @@ impl Recipe {
     /// Reads a recipe from TOML.
     pub fn from_toml(text: &str) -> Result<Recipe, RecipeError> {
         let recipe: Recipe = toml_text::parse(text, SCHEMA)?;
+        let storage = recipe.storage.check();
+        storage.map_err(|source| recipe.storage_error(source))?;
         for (index, rule) in recipe.rules.iter().enumerate() {
             rule.glob()
                 .map_err(|fault| recipe.glob_error(index, &fault))?;
@@ -286,6 +300,13 @@ impl Recipe {
             .into_iter()
             .map(|rule| rule.map_or(SiteNumerics::FP32, |index| self.rules[index].numerics()))
             .collect())
+    }
+
+    pub(crate) fn storage_error(&self, source: StorageError) -> RecipeError {
+        RecipeError::Storage {
+            recipe: self.name.clone(),
+            source,
+        }
     }
 
     fn glob_error(&self, index: usize, fault: &globset::Error) -> RecipeError {

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use mantissa_formats::Format;
+use mantissa_formats::{Format, Rounding};
 use mantissa_quant::{Granularity, Numerics};
 
 use crate::loss_scaling::LossScaling;
 use crate::plan::Plan;
 use crate::recipe::Recipe;
 use crate::site::SiteNumerics;
+use crate::storage::{Storage, StorageTable};
 
 /// Two parts that contradict each other: allowed, since a comparison may want just that, but said.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,11 @@ pub enum Warning {
         site: String,
         /// The format there.
         format: Format,
+    },
+    /// Weights without a wider copy, rounded to nearest in few bits: small updates are lost.
+    StallingUpdates {
+        /// How they are stored.
+        storage: Storage,
     },
     /// A scaler that lets gradients grow beyond the format they are in.
     LogMaxTooHigh {
@@ -69,6 +75,12 @@ impl fmt::Display for Warning {
                 "the loss scaling watches for underflow in {watched}, but the gradients of {site} are {format}; write \
                  loss_scaling = {{ preset = \"underflow-aware\", format = \"{format}\" }}"
             ),
+            Warning::StallingUpdates { storage } => write!(
+                f,
+                "weights are stored as {storage} with no wider copy and rounded to nearest, so that an update of less than \
+                 half a unit in the last place changes nothing, however often it comes; write {storage}/stochastic, or \
+                 bf16+16 for exact f32"
+            ),
             Warning::LogMaxTooHigh {
                 log_max,
                 site,
@@ -89,6 +101,7 @@ impl Recipe {
         let rules = self.rules.iter().enumerate();
         warnings(
             &self.loss_scaling,
+            &self.storage,
             rules.map(|(index, rule)| {
                 let place = format!("rule {} (`{}`)", index + 1, rule.sites);
                 (place, rule.numerics())
@@ -103,6 +116,7 @@ impl Plan {
         let products = self.sites.iter().filter(|site| site.kind.is_product());
         warnings(
             &self.loss_scaling,
+            &self.storage,
             products.map(|site| (format!("`{}`", site.name), site.numerics)),
         )
     }
@@ -110,11 +124,19 @@ impl Plan {
 
 fn warnings(
     scaling: &LossScaling,
+    storage: &StorageTable,
     sites: impl Iterator<Item = (String, SiteNumerics)>,
 ) -> Vec<Warning> {
-    let unscaled: Vec<(String, Format)> = sites
-        .filter_map(|(site, numerics)| Some((site, unscaled_gradient(&numerics)?)))
-        .collect();
+    let computed = sites.filter_map(|(site, numerics)| Some((site, unscaled_gradient(&numerics)?)));
+    let stored = storage
+        .gradient_storages()
+        .filter_map(|gradients| match gradients {
+            Storage::Rounded(numerics) if narrow(&numerics) => {
+                Some(("weights, as they are stored,".to_string(), numerics.format))
+            }
+            _ => None,
+        });
+    let unscaled: Vec<(String, Format)> = computed.chain(stored).collect();
     let first = |wanted: &dyn Fn(Format) -> bool| {
         let mut found = unscaled.iter().filter(|(_, format)| wanted(*format));
         found.next().cloned()
@@ -148,15 +170,28 @@ fn warnings(
         }
         LossScaling::Constant(_) | LossScaling::Dynamic(_) | LossScaling::Enhanced(_) => None,
     };
-    warning.into_iter().collect()
+    let stalling = storage.parameter_storages().find(stalls);
+    let stalling = stalling.map(|storage| Warning::StallingUpdates { storage });
+    warning.into_iter().chain(stalling).collect()
 }
 
 /// The format of a gradient that is kept, without a scale of its own, in a format with fewer exponents than f32.
 pub(crate) fn unscaled_gradient(numerics: &SiteNumerics) -> Option<Format> {
-    let narrow = |grad: &&Numerics| {
-        grad.granularity == Granularity::Unscaled
-            && grad.format.min_normal() > Format::BF16.min_normal()
-    };
     let gradients = [numerics.grad_lhs.left, numerics.grad_rhs.right];
-    gradients.iter().find(narrow).map(|grad| grad.format)
+    let found = gradients.iter().find(|grad| narrow(grad));
+    found.map(|grad| grad.format)
+}
+
+/// Whether there is neither a scale nor the range of f32.
+fn narrow(numerics: &Numerics) -> bool {
+    numerics.granularity == Granularity::Unscaled
+        && numerics.format.min_normal() > Format::BF16.min_normal()
+}
+
+/// Whether updates of a thousandth of a weight are lost. Those of FP8-LM, whose master weights are FP16 to nearest, are not.
+fn stalls(storage: &Storage) -> bool {
+    let Storage::Rounded(numerics) = storage else {
+        return false;
+    };
+    numerics.rounding != Rounding::Stochastic && numerics.format.epsilon() > Format::FP16.epsilon()
 }

@@ -6,7 +6,8 @@ use mantissa_quant::{
 };
 
 fn values(rows: usize, depth: usize) -> Vec<f32> {
-    let value = |i: usize| ((i * 7919 % 1013) as f32 - 500.0) * 1.01f32.powi((i % 97) as i32) * 1e-3;
+    let value =
+        |i: usize| ((i * 7919 % 1013) as f32 - 500.0) * 1.01f32.powi((i % 97) as i32) * 1e-3;
     (0..rows * depth).map(value).collect()
 }
 
@@ -39,7 +40,11 @@ fn codes_and_scales_say_what_quantization_computes() {
             let (codes, scales) = encoded(&values, shape, &numerics);
             if !scales.is_empty() {
                 let random = RandomBits::new(3, 4);
-                assert_eq!(scales, quantize(&operand, &numerics, random).scales, "{text} {shape:?}");
+                assert_eq!(
+                    scales,
+                    quantize(&operand, &numerics, random).scales,
+                    "{text} {shape:?}"
+                );
             }
             let mut decoded = vec![0.0; values.len()];
             decode_rows(&codes, shape, &numerics, &scales, &mut decoded);
@@ -61,7 +66,11 @@ fn what_is_no_number_stays_none() {
         decoded.iter().map(|x| x.is_finite()).collect()
     };
     // E4M3 has a NaN; int8 has none, and loses the row rather than the fault.
-    for (text, lost) in [("e4m3/channel", 13..14), ("int8/channel", 12..18), ("int8/tensor", 0..24)] {
+    for (text, lost) in [
+        ("e4m3/channel", 13..14),
+        ("int8/channel", 12..18),
+        ("int8/tensor", 0..24),
+    ] {
         let expected: Vec<bool> = (0..24).map(|i| !lost.contains(&i)).collect();
         assert_eq!(numbers(text), expected, "{text}");
     }

@@ -67,9 +67,14 @@ pub(crate) fn sweep() {
     lock(&CODES).sweep();
 }
 
-/// Space for `len` codes, each of some value; empty where none of this length is kept.
+/// Room beside the codes of a tensor for a scale and what else a stored tensor needs, so that it and the codes of a
+/// product of its size use the same memory by turns.
+const BESIDE_CODES: usize = 128;
+
+/// Space for `len` codes: either so many, each of some value, or none yet.
 pub(crate) fn codes(len: usize) -> Vec<u8> {
-    lock(&CODES).take(len).unwrap_or_default()
+    let kept = lock(&CODES).take(len);
+    kept.unwrap_or_else(|| Vec::with_capacity(len + BESIDE_CODES))
 }
 
 /// Keeps the memory of codes that nobody reads any more.
@@ -98,12 +103,85 @@ impl Buffer {
 
     /// A tensor of `shape` with these values, whose memory comes back here when the last reader drops it.
     pub(crate) fn into_tensor(self, shape: &[usize]) -> FlexTensor {
-        let bytes = size_of_val(self.values.as_slice());
         debug_assert_eq!(self.len(), shape.iter().product::<usize>());
-        // SAFETY: `memory` returns this many bytes, all of them initialized.
-        let bytes = unsafe { Bytes::from_controller(Box::new(self), bytes) };
         let layout = Layout::contiguous(Shape::from(shape.to_vec()));
-        FlexTensor::new(bytes, layout, DType::F32)
+        FlexTensor::new(self.into_bytes(), layout, DType::F32)
+    }
+
+    /// The bytes of the values.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let len = size_of_val(self.values.as_slice());
+        // SAFETY: `memory` returns this many bytes, all of them initialized.
+        unsafe { Bytes::from_controller(Box::new(self), len) }
+    }
+}
+
+/// Space for the codes of a tensor and what a stored tensor has beside them.
+pub(crate) struct CodeBuffer {
+    bytes: Vec<u8>,
+    codes: usize,
+}
+
+impl CodeBuffer {
+    /// So many bytes, each of some value, of which so many are codes.
+    pub(crate) fn new(codes: usize, len: usize) -> Self {
+        let mut bytes = self::codes(codes);
+        bytes.resize(len, 0);
+        Self { bytes, codes }
+    }
+
+    /// The bytes, whose memory comes back here when the last reader drops them.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let len = self.bytes.len();
+        // SAFETY: `memory` returns this many bytes, all of them initialized.
+        unsafe { Bytes::from_controller(Box::new(self), len) }
+    }
+}
+
+impl Deref for CodeBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for CodeBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for CodeBuffer {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.resize(self.codes, 0);
+        keep_codes(bytes);
+    }
+}
+
+impl AllocationController for CodeBuffer {
+    fn alloc_align(&self) -> usize {
+        align_of::<u8>()
+    }
+
+    fn property(&self) -> AllocationProperty {
+        AllocationProperty::Other
+    }
+
+    unsafe fn memory_mut(
+        &mut self,
+        _policy: AccessPolicy,
+    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
+        let bytes = self.bytes.as_mut_slice();
+        // SAFETY: the same bytes, borrowed as long as they are; the caller writes no uninitialized ones.
+        Ok(unsafe { slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) })
+    }
+
+    fn memory(&self, _policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
+        let bytes = self.bytes.as_slice();
+        // SAFETY: the same bytes, borrowed as long as they are.
+        Ok(unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
     }
 }
 
@@ -180,6 +258,18 @@ mod tests {
         drop(shared);
         let again = [Buffer::new(LEN), Buffer::new(LEN)];
         assert!(again.iter().any(|buffer| buffer.as_ptr() == place));
+    }
+
+    #[test]
+    fn stored_tensors_and_the_codes_of_products_use_the_same_memory() {
+        let mut stored = CodeBuffer::new(LEN, LEN + BESIDE_CODES);
+        stored.fill(3);
+        let place = stored.as_ptr();
+        let bytes = stored.into_bytes();
+        assert!(bytes.len() == LEN + BESIDE_CODES && bytes.iter().all(|&byte| byte == 3));
+        drop(bytes);
+        let codes = [codes(LEN), codes(LEN)];
+        assert!(codes.iter().any(|codes| codes.as_ptr() == place));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Checkpoints: everything that can change a later step, in one folder that appears whole or not at all.
 //!
-//! A checkpoint is the folder `step-00001234` with the model's and the optimizer's records, the plan, and a
-//! manifest with the loss scaler, the progress, and the length and CRC-32 of every other file. It is written under
+//! A checkpoint is the folder `step-00001234` with the model's and the optimizer's records, the parameters that are
+//! stored in fewer bits, the plan, and a manifest with the loss scaler, the progress, and the length and CRC-32 of every other file. It is written under
 //! another name, flushed to disk and then renamed, so a process killed at any moment leaves only whole checkpoints.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
+use burn::module::{Module, ParamGroup};
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use mantissa_plan::{Plan, PlanError};
@@ -18,12 +18,15 @@ use crate::amax_history::AmaxHistories;
 use crate::optimizer::{MasterOptimizer, OptimizerRecord};
 use crate::scaler::LossScaler;
 use crate::session::Session;
+use crate::storage;
 
 /// The version of the folder's layout and of the manifest.
 pub const SCHEMA: u32 = 4;
 
 const MANIFEST: &str = "checkpoint.json";
 const MODEL: &str = "model.bpk";
+/// The parameters that are not stored as f32; [`MODEL`] has the others. Missing where there are none.
+const STORED: &str = "stored.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// In place of [`OPTIMIZER`] where the optimizer is one of Burn's.
 const BURN_OPTIMIZER: &str = "optimizer.bpk";
@@ -158,7 +161,9 @@ pub fn save<M: Module>(
         }
     };
     fs::create_dir_all(folder).map_err(io("create", folder))?;
-    let model = model.clone().into_record().into_bytes();
+    let stored = storage::to_bytes(model);
+    let others = ParamGroup::all().exclude(stored_group(model));
+    let model = model.clone().into_record_group(others).into_bytes();
     let model = model.map_err(|error| serialize("model", &error))?.to_vec();
     let record = optimizer.to_record();
     let optimizer_file = match record {
@@ -167,11 +172,12 @@ pub fn save<M: Module>(
     };
     let optimizer = record.into_bytes();
     let optimizer = optimizer.map_err(|error| serialize("optimizer", &error))?;
-    let parts = [
+    let mut parts = vec![
         (MODEL, model),
         (optimizer_file, optimizer),
         (PLAN, plan.to_toml()?.into_bytes()),
     ];
+    parts.extend(stored.map(|stored| (STORED, stored)));
     let manifest = Manifest {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_string(),
@@ -231,6 +237,12 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The name of the folder of a step's checkpoint.
 pub fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
+}
+
+/// The parameters of `model` that are not f32.
+fn stored_group<M: Module>(model: &M) -> ParamGroup {
+    let stored = storage::stored(model);
+    ParamGroup::from_ids(stored.into_iter().map(|stored| stored.id).collect())
 }
 
 /// The checkpoints in `folder`, oldest first; none if the folder does not exist.
@@ -414,12 +426,24 @@ pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, Checkpoin
     } else {
         OptimizerRecord::Fused(verified(OPTIMIZER)?)
     };
-    let model = model
-        .try_load_record(record)
-        .map_err(|error| CheckpointError::OtherModel {
-            path: path.to_path_buf(),
-            problem: error.to_string(),
-        })?;
+    let other_model = |problem| CheckpointError::OtherModel {
+        path: path.to_path_buf(),
+        problem,
+    };
+    let has_stored = manifest.files.iter().any(|entry| entry.name == STORED);
+    let recorded = record.len();
+    let mut model = model
+        .try_load_record(record.allow_partial(has_stored))
+        .map_err(|error| other_model(error.to_string()))?;
+    if has_stored {
+        let (loaded, stored) = storage::load(model, &verified(STORED)?).map_err(other_model)?;
+        model = loaded;
+        let (found, expected) = (recorded + stored, storage::parameters(&model));
+        if found != expected {
+            let problem = format!("it has {found} parameters instead of {expected}");
+            return Err(other_model(problem));
+        }
+    }
     Ok(Checkpoint {
         model,
         optimizer,

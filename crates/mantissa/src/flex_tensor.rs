@@ -1,8 +1,14 @@
 //! Slices and strided views of Burn's CPU tensors, without copies.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::backend::DType;
 use burn::backend::flex::FlexTensor;
+use burn::tensor::{Device, Shape, Tensor};
 use mantissa_plan::Pass;
 use mantissa_quant::Operand;
+
+use crate::operation::{Operation, Outcome};
 
 /// A tensor whose buffer holds its elements in order and nothing else: its slice is its storage.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -20,6 +26,42 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// The elements of a tensor made by [`contiguous`].
 pub(crate) fn elements(tensor: &FlexTensor) -> &[f32] {
     tensor.storage()
+}
+
+/// The CPU tensor in a tensor of Burn's, which it may be the only owner of.
+pub(crate) fn into_flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    let slot = Arc::new(Mutex::new(None));
+    let taken = slot.clone();
+    let take = Operation::new("take", move |inputs, _| {
+        let mut slot = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = inputs.into_iter().next();
+        Outcome::of(nothing())
+    });
+    drop(take.apply::<1>(vec![tensor.detach().into()]));
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(tensor) = slot.take() else {
+        unreachable!("an operation is applied at once")
+    };
+    tensor
+}
+
+/// A tensor of Burn's, on `device`, that needs no gradient.
+pub(crate) fn from_flex<const D: usize>(tensor: FlexTensor, device: &Device) -> Tensor<D> {
+    let slot = Mutex::new(Some(tensor));
+    let anchor = Tensor::<1>::empty([0], (device, DType::F32));
+    let put = Operation::new("put", move |_, _| {
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tensor) = slot.take() else {
+            unreachable!("an operation is applied once")
+        };
+        Outcome::of(tensor)
+    });
+    put.apply(vec![anchor.into()])
+}
+
+/// A tensor of no elements.
+pub(crate) fn nothing() -> FlexTensor {
+    FlexTensor::empty(Shape::from(vec![0]), DType::F32)
 }
 
 /// The sizes of a tensor's axes.

@@ -12,6 +12,7 @@
 //! | [`profiler`] | what the operands of every product look like, measured while training |
 //! | [`scaler`] | how the loss is scaled so that small gradients survive |
 //! | [`optimizer`] | how scaled gradients become an update of the master weights, or a skipped step |
+//! | [`storage`] | how weights lie in memory in fewer bytes than they are computed with |
 //! | [`checkpoint`] | how a run is saved so that it resumes bit for bit |
 //!
 //! # Example
@@ -56,6 +57,7 @@ pub mod profiler;
 pub mod scaler;
 pub mod session;
 mod sites;
+pub mod storage;
 
 pub use amax_history::AmaxHistories;
 pub use mantissa_plan as plan;

@@ -26,6 +26,16 @@ pub(crate) struct Outcome {
     pub(crate) gradient: Option<Gradient>,
 }
 
+impl Outcome {
+    /// A result that has no gradient.
+    pub(crate) fn of(result: FlexTensor) -> Self {
+        Self {
+            result,
+            gradient: None,
+        }
+    }
+}
+
 type Compute = dyn Fn(Vec<FlexTensor>, &[bool]) -> Outcome + Send + Sync;
 
 /// An operation with its settings, ready to be applied to tensors.

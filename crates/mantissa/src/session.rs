@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
 use mantissa_formats::RandomBits;
-use mantissa_plan::{Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics};
+use mantissa_plan::{
+    Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics, Storage,
+};
 use mantissa_quant::{AmaxPolicy, Numerics};
 
 use crate::amax_history::AmaxHistories;
@@ -75,6 +77,7 @@ impl Session {
         let sites: Vec<Site> = keyed.iter().map(|(_, site)| site.clone()).collect();
         plan.check_sites(&sites)?;
 
+        let storage = plan.storage.assign(&sites)?;
         let numerics: HashMap<&str, SiteNumerics> = plan
             .sites
             .iter()
@@ -85,6 +88,7 @@ impl Session {
             by_key: HashMap::new(),
             by_name: HashMap::new(),
             seed,
+            min_stored: plan.storage.min_elements,
             burn_kernels: AtomicBool::new(false),
             step: AtomicU64::new(0),
             profiling: AtomicBool::new(false),
@@ -92,13 +96,14 @@ impl Session {
             faults: Mutex::new(Vec::new()),
             amaxes: Mutex::default(),
         };
-        for (index, (key, site)) in keyed.into_iter().enumerate() {
+        for (index, ((key, site), storage)) in keyed.into_iter().zip(storage).enumerate() {
             if let Some(key) = key {
                 bound.by_key.insert(key, index);
             }
             bound.by_name.insert(site.name.clone(), index);
             bound.sites.push(BoundSite {
                 numerics: numerics[site.name.as_str()],
+                gradients: storage.gradients,
                 name: site.name,
                 kind: site.kind,
                 uses: AtomicU32::new(0),
@@ -180,6 +185,11 @@ impl Session {
         *self.bound.amaxes() = amaxes;
     }
 
+    /// The seed of all random bits.
+    pub(crate) fn seed(&self) -> u64 {
+        self.bound.seed
+    }
+
     /// Operands of this step that held or became non-finite values, in the order in which they were met.
     pub fn faults(&self) -> Vec<Fault> {
         self.bound.faults().clone()
@@ -225,6 +235,8 @@ pub(crate) struct Bound {
     by_key: HashMap<SiteKey, usize>,
     by_name: HashMap<String, usize>,
     seed: u64,
+    /// Gradients of fewer elements stay f32.
+    min_stored: usize,
     burn_kernels: AtomicBool,
     step: AtomicU64,
     profiling: AtomicBool,
@@ -237,6 +249,8 @@ struct BoundSite {
     name: String,
     kind: SiteKind,
     numerics: SiteNumerics,
+    /// How the gradient of the site's weight is stored.
+    gradients: Storage,
     /// Products computed in this step, so that a module used twice draws different random bits.
     uses: AtomicU32,
     runs: AtomicU64,
@@ -383,7 +397,31 @@ impl SiteUse {
         stream.write(self.entry().name.as_bytes());
         stream.write(&self.use_index.to_le_bytes());
         stream.write(&[pass as u8, role as u8]);
-        RandomBits::new(self.bound.seed, stream.0)
+        RandomBits::new(self.bound.seed, stream.value())
+    }
+
+    /// How the gradient of the site's weight of so many elements is stored.
+    pub(crate) fn gradient_storage(&self, elements: usize) -> Storage {
+        if elements < self.bound.min_stored {
+            Storage::Fp32
+        } else {
+            self.entry().gradients
+        }
+    }
+
+    /// Whether no other product of this site has been computed in this step.
+    pub(crate) fn is_the_only_use(&self) -> bool {
+        self.step == self.bound.step.load(Ordering::Relaxed)
+            && self.entry().uses.load(Ordering::Relaxed) == 1
+    }
+
+    /// The random bits of the stored gradient of the site's weight.
+    pub(crate) fn gradient_random(&self) -> RandomBits {
+        let mut stream = Fnv::default();
+        stream.write(&self.step.to_le_bytes());
+        stream.write(self.entry().name.as_bytes());
+        stream.write(b"gradient");
+        RandomBits::new(self.bound.seed, stream.value())
     }
 
     /// What the operand is scaled by, if not by its own amax.
@@ -417,7 +455,7 @@ impl SiteUse {
 }
 
 /// 64-bit FNV-1a: a name for a random stream that is the same on every machine and in every version.
-struct Fnv(u64);
+pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -426,7 +464,11 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn value(&self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, SafetensorsStore};
-use mantissa::checkpoint;
+use mantissa::{checkpoint, storage};
 
 use crate::atomic_file::AtomicFile;
 use crate::error::Error;
@@ -17,7 +17,7 @@ use crate::training::{RunConfig, RunFolder};
 #[command(
     after_help = "Tensors are named as in the model, such as encoder.layers.0.mha.query.weight. In PyTorch's layout \
                   the weight of a linear layer is [out, in], and a norm has weight and bias; in Burn's it is [in, out], \
-                  with gamma and beta.\n\nExamples:\n  \
+                  with gamma and beta. All are f32, whatever the run stores.\n\nExamples:\n  \
                   mantissa export runs/fp8 -o model.safetensors\n  \
                   python -c \"from safetensors.torch import load_file; print(load_file('model.safetensors').keys())\""
 )]
@@ -73,7 +73,8 @@ pub fn run(args: Args) -> Result<(), Error> {
             .with_to_adapter(BurnToPyTorchAdapter),
         Layout::Burn => store,
     };
-    let bytes = saved.model.save_into(&mut store);
+    let model = storage::widened(saved.model);
+    let bytes = model.save_into(&mut store);
     let bytes = bytes.and_then(|()| store.get_bytes());
     file.write(&bytes.map_err(|error| failed(error.to_string()))?)?;
     file.commit()?;

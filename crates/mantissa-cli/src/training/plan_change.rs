@@ -19,6 +19,8 @@ pub struct PlanChange {
     pub sites: Vec<String>,
     /// Whether the loss is scaled in another way, and its scale begins anew.
     pub loss_scaling: bool,
+    /// Whether weights or gradients are stored in another way.
+    pub storage: bool,
 }
 
 impl PlanChange {
@@ -30,12 +32,14 @@ impl PlanChange {
         });
         let sites: Vec<String> = differing.map(|site| site.name.clone()).collect();
         let loss_scaling = from.loss_scaling != to.loss_scaling;
-        (loss_scaling || !sites.is_empty()).then(|| Self {
+        let storage = from.storage != to.storage;
+        (loss_scaling || storage || !sites.is_empty()).then(|| Self {
             step,
             from: origin(from),
             to: origin(to),
             sites,
             loss_scaling,
+            storage,
         })
     }
 }
@@ -65,6 +69,9 @@ impl fmt::Display for PlanChange {
         }
         if self.loss_scaling {
             f.write_str("; the loss scale begins anew")?;
+        }
+        if self.storage {
+            f.write_str("; weights are stored anew")?;
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress, SetAside};
 use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step, non_finite_weights};
-use mantissa::plan::{Plan, Recipe, Site};
+use mantissa::plan::{Plan, PlanError, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
-use mantissa::{LossScaler, Session};
+use mantissa::{LossScaler, Session, storage};
 use mantissa_zoo::{
     Bert, HiddenMarkovConfig, HiddenMarkovSource, MaskedSource, TextConfig, TextCorpus,
     Tokenization, Validation,
@@ -159,6 +159,7 @@ impl Trainer {
             Some(plan) => plan,
             None => configured_plan(config, &model)?,
         };
+        let model = storage::store(model, &plan).map_err(PlanError::from)?;
         let session = Session::bind(&model, &plan, config.training.seed)?;
         Ok(Self {
             optimizer: optimizer(config).with_session(&session),
@@ -207,7 +208,8 @@ impl Trainer {
             .as_ref()
             .and_then(|plan| PlanChange::between(&saved.plan, plan, saved.progress.step));
         let plan = configured.unwrap_or_else(|| saved.plan.clone());
-        let session = Session::bind(&saved.model, &plan, saved.progress.seed)?;
+        let model = storage::store(saved.model, &plan).map_err(PlanError::from)?;
+        let session = Session::bind(&model, &plan, saved.progress.seed)?;
         // Under other numerics the amaxes calibrate anew, and a loss scale found under another loss scaling says little.
         if plan_change.is_none() {
             session.restore_amaxes(saved.amaxes);
@@ -224,7 +226,7 @@ impl Trainer {
             scaler,
             schedule: config.schedule(),
             progress: saved.progress,
-            model: saved.model,
+            model,
             session,
             plan,
             source,

@@ -4,6 +4,7 @@ use mantissa_kernels::embedding::{embedding as gather, embedding_gradient};
 use crate::buffer::Buffer;
 use crate::flex_tensor::{contiguous, elements, shape};
 use crate::operation::{Gradient, Operation, Outcome};
+use crate::storage::widened_flex;
 
 /// Rows of a table `[rows, width]`; keeps the ids only.
 ///
@@ -13,7 +14,7 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     let [batch_size, seq_length] = ids.dims();
     let ids: Vec<i32> = ids.into_data().iter::<i32>().collect();
     Operation::new("embedding", move |inputs, wanted| {
-        let table = inputs.into_iter().map(contiguous).next();
+        let table = inputs.into_iter().map(widened_flex).map(contiguous).next();
         let Some(table) = table else {
             unreachable!("one table")
         };

@@ -8,6 +8,7 @@ use crate::fused;
 use crate::product::round_table;
 use crate::session::{self, SiteUse};
 use crate::sites::SiteKey;
+use crate::storage::read;
 
 /// Configuration of an [`Embedding`] layer, as [`burn::nn::EmbeddingConfig`].
 #[derive(Config, Debug)]
@@ -82,7 +83,7 @@ impl Embedding {
         if session::is_fused() {
             fused::embedding(table, input)
         } else {
-            embedding(table, input)
+            embedding(read(table), input)
         }
     }
 }

@@ -4,9 +4,10 @@ use burn::nn::{Initializer, LinearLayout};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use crate::product::{observe, site_product};
+use crate::product::{observe, weight_product};
 use crate::session::SiteUse;
 use crate::sites::SiteKey;
+use crate::storage::read;
 
 /// Configuration of a [`Linear`] layer, as [`burn::nn::LinearConfig`].
 #[derive(Config, Debug)]
@@ -87,7 +88,7 @@ impl Linear {
         let weight = self.weight.val();
         let bias = self.bias.as_ref().map(|bias| bias.val());
         let Some(site) = SiteUse::of_key(SiteKey::Weight(self.weight.id)) else {
-            return linear(input, weight, bias);
+            return linear(input, read(weight), bias);
         };
 
         let [d_input, d_output] = weight.dims();
@@ -96,8 +97,9 @@ impl Linear {
         shape[D - 1] = d_output;
         let folded = |tensor: Tensor<D>| tensor.reshape([rows, d_input]);
         if !site.is_burns() {
-            return site_product(site, folded(input), weight, bias).reshape(shape);
+            return weight_product(site, folded(input), weight, bias).reshape(shape);
         }
+        let weight = read(weight);
         let output = linear(input.clone(), weight.clone(), bias).reshape([rows, d_output]);
         if site.is_profiled() {
             observe(site, folded(input), weight, output)

@@ -2,18 +2,21 @@
 
 use std::collections::HashMap;
 
+use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Gradients, Tensor, TensorData};
-use mantissa_kernels::reduce::scan;
+use burn::tensor::{Gradients, Tensor};
+use mantissa_kernels::reduce::{Scan, scan};
 use mantissa_metrics::ExponentHistogram;
 
 use super::step::NonFinite;
+use crate::flex_tensor::{contiguous, elements, from_flex, into_flex};
+use crate::storage::widened_flex;
 
-/// The gradients of a model's parameters, still scaled.
+/// The gradients of a model's parameters, still scaled, each as it was stored.
 #[derive(Default)]
 pub(super) struct ScannedGradients {
-    data: HashMap<ParamId, TensorData>,
+    stored: HashMap<ParamId, FlexTensor>,
     square_sum: f64,
     amax: f32,
     non_finite: Vec<(ParamId, NonFinite)>,
@@ -22,9 +25,6 @@ pub(super) struct ScannedGradients {
 impl ScannedGradients {
     /// Takes the gradients of `model`'s parameters out of Burn's. The buffers are Burn's own wherever nobody else
     /// holds them.
-    ///
-    /// # Panics
-    /// If a gradient is not f32.
     pub(super) fn take<M: Module>(gradients: Gradients, model: &M) -> Self {
         let mut taker = Taker {
             gradients: GradientsParams::from_grads(gradients, model),
@@ -51,8 +51,8 @@ impl ScannedGradients {
     /// The exponents of all elements, still scaled.
     pub(super) fn exponents(&self) -> ExponentHistogram {
         let mut exponents = ExponentHistogram::default();
-        for data in self.data.values() {
-            exponents.push(elements(data));
+        for stored in self.stored.values() {
+            exponents.push(elements(&wide(stored.clone())));
         }
         exponents
     }
@@ -70,25 +70,24 @@ impl ScannedGradients {
 
     /// The parameters that have a gradient, with their numbers of elements.
     pub(super) fn lengths(&self) -> impl Iterator<Item = (ParamId, usize)> {
-        self.data
-            .iter()
-            .map(|(&id, data)| (id, data.num_elements()))
+        let stored = self.stored.iter();
+        stored.map(|(&id, stored)| (id, stored.layout().num_elements()))
     }
 
     /// Whether the parameter has a gradient.
     pub(super) fn contain(&self, id: ParamId) -> bool {
-        self.data.contains_key(&id)
+        self.stored.contains_key(&id)
     }
 
-    /// The gradient of a parameter, once.
-    pub(super) fn remove(&mut self, id: ParamId) -> Option<TensorData> {
-        self.data.remove(&id)
+    /// The gradient of a parameter in f32, contiguous, once.
+    pub(super) fn remove(&mut self, id: ParamId) -> Option<FlexTensor> {
+        self.stored.remove(&id).map(wide)
     }
 
     /// The gradients as Burn's optimizers take them, multiplied by `factor`.
     pub(super) fn into_params<M: Module>(self, model: &M, factor: f32) -> GradientsParams {
         let mut giver = Giver {
-            data: self.data,
+            stored: self.stored,
             factor,
             gradients: GradientsParams::new(),
         };
@@ -97,11 +96,9 @@ impl ScannedGradients {
     }
 }
 
-/// The elements of a gradient.
-pub(super) fn elements(gradient: &TensorData) -> &[f32] {
-    gradient
-        .as_slice()
-        .unwrap_or_else(|error| panic!("master weights and their gradients are f32: {error}"))
+/// A stored tensor in f32, in the order of its elements.
+fn wide(stored: FlexTensor) -> FlexTensor {
+    contiguous(widened_flex(stored))
 }
 
 struct Taker {
@@ -114,36 +111,42 @@ impl ModuleVisitor for Taker {
         let Some(gradient) = self.gradients.remove::<D>(param.id) else {
             return;
         };
-        let data = gradient.into_data();
-        let scan = scan(elements(&data));
+        let stored = into_flex(gradient);
+        let elements = stored.layout().num_elements() as u64;
+        let scan = scan_stored(&stored);
         self.scanned.square_sum += scan.square_sum;
         self.scanned.amax = self.scanned.amax.max(scan.amax);
         if scan.non_finite > 0 {
             let found = NonFinite {
                 parameter: String::new(),
                 count: scan.non_finite,
-                elements: data.num_elements() as u64,
+                elements,
                 amax: scan.amax,
             };
             self.scanned.non_finite.push((param.id, found));
         }
-        self.scanned.data.insert(param.id, data);
+        self.scanned.stored.insert(param.id, stored);
     }
 }
 
+/// What a tensor holds, whatever it is stored as.
+fn scan_stored(stored: &FlexTensor) -> Scan {
+    scan(elements(&wide(stored.clone())))
+}
+
 struct Giver {
-    data: HashMap<ParamId, TensorData>,
+    stored: HashMap<ParamId, FlexTensor>,
     factor: f32,
     gradients: GradientsParams,
 }
 
 impl ModuleVisitor for Giver {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(data) = self.data.remove(&param.id) else {
+        let Some(stored) = self.stored.remove(&param.id) else {
             return;
         };
         let device = param.lazy_device().without_autodiff();
-        let mut gradient = Tensor::<D>::from_data(data, (&device, DType::F32));
+        let mut gradient: Tensor<D> = from_flex(wide(stored), &device);
         if self.factor != 1.0 {
             gradient = gradient.mul_scalar(self.factor);
         }
@@ -175,13 +178,13 @@ impl ModuleVisitor for Weights {
         let Some(parameter) = self.paths.of.remove(&param.id) else {
             return;
         };
-        let data = param.val().into_data().convert::<f32>();
-        let scan = scan(elements(&data));
+        let stored = into_flex(param.val());
+        let scan = scan_stored(&stored);
         if scan.non_finite > 0 {
             self.broken.push(NonFinite {
                 parameter,
                 count: scan.non_finite,
-                elements: data.num_elements() as u64,
+                elements: stored.layout().num_elements() as u64,
                 amax: scan.amax,
             });
         }

@@ -1,29 +1,42 @@
 //! Updating a model's parameters where they lie.
 //!
 //! Burn's modules hand out clones of their tensors, which share their buffer: writing to one copies it. So the tensors
-//! are first moved out of the model, with empty ones in their places, which leaves each buffer with one owner. On the
-//! CPU backend it then becomes a slice and a tensor again without a copy. A buffer that somebody else holds (a clone of
-//! the model) is copied, and the other owner keeps the old values.
+//! are first moved out of the model, with empty ones in their places, which leaves each buffer with one owner, who may
+//! write to it. A buffer that somebody else holds (a clone of the model) is copied, and the other owner keeps the old
+//! values. A parameter that is stored in fewer bits is widened, updated and rounded back, one after the other, so that
+//! there is never more than one of them in f32.
 
 use std::any::Any;
 use std::collections::HashMap;
 
+use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
+use mantissa_formats::RandomBits;
 
-use super::gradients::{ScannedGradients, elements};
+use super::gradients::ScannedGradients;
 use super::rule::Rule;
 use super::state::{ParameterState, States};
+use crate::flex_tensor::{contiguous, elements, from_flex, into_flex, shape};
+use crate::session::Fnv;
+use crate::storage::{Form, master};
 
-/// One step of `rule` for every parameter of `model` that has a gradient.
+/// What all parameters of a step have in common.
+pub(super) struct Shared<'a> {
+    pub(super) rule: &'a Rule,
+    pub(super) learning_rate: f64,
+    pub(super) gradient_factor: f32,
+    /// Of the random bits of stochastic rounding.
+    pub(super) seed: u64,
+}
+
+/// One step for every parameter of `model` that has a gradient.
 ///
 /// # Panics
 /// If a state is not of its parameter's length; before anything changes.
 pub(super) fn update<M: Module>(
-    rule: &Rule,
+    shared: &Shared,
     states: &mut States,
-    learning_rate: f64,
-    gradient_factor: f32,
     model: &mut M,
     gradients: ScannedGradients,
 ) {
@@ -42,12 +55,11 @@ pub(super) fn update<M: Module>(
     *model = model.clone().map(&mut emptier);
     let tensors = emptier.tensors;
     let mut updater = Updater {
-        rule,
+        shared,
         states,
-        learning_rate,
-        gradient_factor,
         gradients,
         tensors,
+        path: Vec::new(),
     };
     *model = model.clone().map(&mut updater);
 }
@@ -76,15 +88,22 @@ impl ModuleMapper for Emptier<'_> {
 
 /// Updates tensors that were moved out of a model and moves them back.
 struct Updater<'a> {
-    rule: &'a Rule,
+    shared: &'a Shared<'a>,
     states: &'a mut States,
-    learning_rate: f64,
-    gradient_factor: f32,
     gradients: ScannedGradients,
     tensors: Tensors,
+    path: Vec<String>,
 }
 
 impl ModuleMapper for Updater<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(tensor) = self.tensors.remove(&param.id) else {
             return param;
@@ -107,25 +126,67 @@ impl Updater<'_> {
         &mut self,
         id: ParamId,
         tensor: Tensor<D>,
-        gradient: &TensorData,
+        gradient: &FlexTensor,
     ) -> Tensor<D> {
-        let device = tensor.device();
-        let require_grad = tensor.is_require_grad();
-        let mut data = tensor.into_data();
-        let parameters: &mut [f32] = data
-            .as_mut_slice()
-            .unwrap_or_else(|error| panic!("master weights are f32: {error}"));
-        let len = parameters.len();
-        let fresh = || ParameterState::new(self.rule, len);
+        // The device carries the strategy of gradient checkpointing; the result is a new leaf of the graph.
+        let (device, require_grad) = (tensor.device(), tensor.is_require_grad());
+        let mut stored = into_flex(tensor);
+        if stored.dtype() == DType::F32 {
+            stored = contiguous(stored);
+            self.update(id, stored.storage_mut::<f32>(), gradient);
+        } else {
+            stored = self.rounded(id, stored, gradient);
+        }
+        from_flex(stored, &device).set_require_grad(require_grad)
+    }
+
+    /// The update of a parameter that is stored in fewer bits than it is computed with.
+    fn rounded(
+        &mut self,
+        id: ParamId,
+        mut stored: FlexTensor,
+        gradient: &FlexTensor,
+    ) -> FlexTensor {
+        let Some(form) = Form::of(&stored) else {
+            panic!(
+                "parameter {} is {:?} and nothing says how its updates are rounded: store the model with \
+                 mantissa::storage::store",
+                self.path.join("."),
+                stored.dtype()
+            )
+        };
+        let mut values = contiguous(master(stored.clone()));
+        self.update(id, values.storage_mut::<f32>(), gradient);
+        let random = self.random(id);
+        if stored.is_contiguous() && form.elements() == stored.layout().num_elements() {
+            form.overwrite(&mut stored, elements(&values), random);
+            return stored;
+        }
+        // A view of a stored tensor becomes one of its own.
+        let shape = shape(&values);
+        Form::new(form.storage(), &shape).store(elements(&values), &shape, Some(random))
+    }
+
+    fn update(&mut self, id: ParamId, parameters: &mut [f32], gradient: &FlexTensor) {
+        let shared = self.shared;
+        let fresh = || ParameterState::new(shared.rule, parameters.len());
         let state = self.states.entry(id).or_insert_with(fresh);
-        self.rule.update(
-            self.learning_rate,
-            self.gradient_factor,
+        shared.rule.update(
+            shared.learning_rate,
+            shared.gradient_factor,
             elements(gradient),
             parameters,
             state,
         );
-        // The device carries the strategy of gradient checkpointing; the result is a new leaf of the graph.
-        Tensor::from_data(data, (&device, DType::F32)).set_require_grad(require_grad)
+    }
+
+    /// The random bits of a parameter's update: a function of the seed, the parameter's steps and its path.
+    fn random(&self, id: ParamId) -> RandomBits {
+        let steps = self.states.get(&id).map_or(0, |state| state.steps);
+        let mut stream = Fnv::default();
+        stream.write(&steps.to_le_bytes());
+        stream.write(self.path.join(".").as_bytes());
+        stream.write(b"update");
+        RandomBits::new(self.shared.seed, stream.value())
     }
 }

@@ -1,4 +1,4 @@
-//! From scaled gradients to an update of the FP32 master weights, or a skipped step.
+//! From scaled gradients to an update of the master weights, or a skipped step.
 //!
 //! A step reads each gradient once to know whether all are finite and how large they are together, and then each
 //! parameter once, with its gradient and moments, to unscale, clip and update in place. The results have the same bits
@@ -26,8 +26,8 @@ pub use rule::{AdamConfig, AdamWConfig, SgdConfig};
 pub use state::{OptimizerRecord, OptimizerRecordError};
 pub use step::{NonFinite, SkipCause, Step, Verdict};
 
-/// An optimizer over the model's FP32 parameters, the master weights: products quantize them anew in each pass, updates
-/// never do.
+/// An optimizer over the model's parameters, the master weights. Updates are computed in f32; they are rounded only where
+/// [`storage::store`](crate::storage::store) has given a parameter fewer bits, as its storage says.
 ///
 /// ```
 /// use mantissa::MasterOptimizer;
@@ -39,6 +39,7 @@ pub use step::{NonFinite, SkipCause, Step, Verdict};
 pub struct MasterOptimizer {
     update: Update,
     session: Option<Session>,
+    seed: u64,
     max_norm: Option<f64>,
 }
 
@@ -100,13 +101,23 @@ impl MasterOptimizer {
         Self {
             update: update.into(),
             session: None,
+            seed: 0,
             max_norm: None,
         }
     }
 
-    /// Lets a skipped step name the operands of `session` that overflowed.
+    /// Lets a skipped step name the operands of `session` that overflowed, and takes the session's seed for stochastic
+    /// rounding of parameters.
     pub fn with_session(mut self, session: &Session) -> Self {
+        self.seed = session.seed();
         self.session = Some(session.clone());
+        self
+    }
+
+    /// The seed of stochastic rounding of parameters, 0 if nothing is said. The bits of an element are a function of the
+    /// seed, the steps that its parameter has taken, the parameter's path in the model, and the element's index.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
         self
     }
 
@@ -120,8 +131,9 @@ impl MasterOptimizer {
     /// as they are if a gradient is not finite. Then moves `scaler`. Parameters without a gradient stay as they are.
     ///
     /// # Panics
-    /// If a parameter with a gradient is not f32, or of another size than when the optimizer's record was saved. The
-    /// model is then as it was.
+    /// If a parameter with a gradient is of another size than when the optimizer's record was saved; the model is then as
+    /// it was. If a parameter is of a half-precision type that [`storage::store`](crate::storage::store) did not give it,
+    /// or stored at all and the optimizer is one of Burn's.
     pub fn step<M: Module>(
         &mut self,
         learning_rate: LearningRate,
@@ -172,9 +184,22 @@ impl MasterOptimizer {
         let factor = clip * unscale as f32;
         match &mut self.update.0 {
             Kind::Fused { rule, states } => {
-                in_place::update(rule, states, learning_rate, factor, model, gradients);
+                let shared = in_place::Shared {
+                    rule,
+                    learning_rate,
+                    gradient_factor: factor,
+                    seed: self.seed,
+                };
+                in_place::update(&shared, states, model, gradients);
             }
             Kind::Burn(optimizer) => {
+                if let Some(stored) = crate::storage::stored(model).first() {
+                    panic!(
+                        "parameter {} is stored as {}, which Burn's optimizers cannot update; use one of \
+                         mantissa::optimizer",
+                        stored.path, stored.storage
+                    );
+                }
                 let gradients = gradients.into_params(model, factor);
                 *model = optimizer.step(learning_rate, model.clone(), gradients);
             }

@@ -10,6 +10,7 @@ use crate::flex_tensor::{Axis, View, outer_axes, positive};
 use crate::operation::{Gradient, Operation, Outcome};
 use crate::profiler::{Amax, Operands, finite_amax};
 use crate::session::SiteUse;
+use crate::storage::widened_flex;
 
 /// `output` itself, with its site's operands measured once its gradient is known.
 pub(crate) fn observe<const D: usize>(
@@ -26,7 +27,8 @@ pub(crate) fn observe<const D: usize>(
         let site = site.clone();
         let gradient = wanted[0].then(|| -> Gradient {
             Box::new(move |grad| {
-                sample(&site, [lhs, rhs, grad.clone()].map(positive));
+                let tensors = [lhs, rhs, grad.clone()];
+                sample(&site, tensors.map(|tensor| positive(widened_flex(tensor))));
                 vec![Some(grad), None, None]
             })
         });

@@ -12,6 +12,7 @@ pub(crate) use measure::observe;
 pub(crate) use passes::quantized_table;
 
 use burn::tensor::Tensor;
+use mantissa_plan::Storage;
 
 use crate::operation::{Input, Operation};
 use crate::session::SiteUse;
@@ -41,6 +42,27 @@ pub(crate) fn site_product<const D: usize>(
     rhs: Tensor<D>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
+    planned_product(site, lhs, rhs, bias, Storage::Fp32)
+}
+
+/// [`site_product`] whose `rhs` is the site's weight itself: it may be stored in any way, and so may its gradient.
+pub(crate) fn weight_product(
+    site: SiteUse,
+    lhs: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<2> {
+    let storage = site.gradient_storage(weight.shape().num_elements());
+    planned_product(site, lhs, weight, bias, storage)
+}
+
+fn planned_product<const D: usize>(
+    site: SiteUse,
+    lhs: Tensor<D>,
+    rhs: Tensor<D>,
+    bias: Option<Tensor<1>>,
+    gradient_storage: Storage,
+) -> Tensor<D> {
     let profiled = site
         .is_profiled()
         .then(|| (site.clone(), lhs.clone(), rhs.clone()));
@@ -54,7 +76,8 @@ pub(crate) fn site_product<const D: usize>(
         let (lhs, rhs) = broadcast_batches(lhs, rhs);
         let mut inputs: Vec<Input> = vec![lhs.into(), rhs.into()];
         inputs.extend(bias.map(Input::from));
-        let product = move |inputs, wanted: &[bool]| passes::forward(&site, inputs, wanted);
+        let product =
+            move |inputs, wanted: &[bool]| passes::forward(&site, inputs, wanted, gradient_storage);
         Operation::new("product", product).apply(inputs)
     };
     match profiled {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::flex::FlexTensor;
 use mantissa_kernels::reduce::column_sums;
-use mantissa_plan::{Pass, Role};
+use mantissa_plan::{Pass, Role, Storage};
 use mantissa_quant::{Factor, Numerics, OperandReport, fake_quantize, product};
 
 use super::encoding::{self, Codes};
@@ -12,9 +12,15 @@ use crate::buffer::Buffer;
 use crate::flex_tensor::{Axis, View, contiguous, elements, outer_axes, positive, shape};
 use crate::operation::{Gradient, Outcome};
 use crate::session::SiteUse;
+use crate::storage::{Form, widened_flex};
 
-/// `left right + bias` of the inputs' last two axes.
-pub(super) fn forward(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) -> Outcome {
+/// `left right + bias` of the inputs' last two axes. The gradient of `right` is kept in `gradient_storage`.
+pub(super) fn forward(
+    site: &SiteUse,
+    inputs: Vec<FlexTensor>,
+    wanted: &[bool],
+    gradient_storage: Storage,
+) -> Outcome {
     let mut inputs = inputs.into_iter();
     let (Some(lhs), Some(rhs), bias) = (inputs.next(), inputs.next(), inputs.next()) else {
         unreachable!("two operands")
@@ -53,7 +59,10 @@ pub(super) fn forward(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) 
             let again = reads(wants_lhs && wants_rhs, Pass::GradRhs);
             let grad = Tensor::new(&site, grad, Role::Grad, first, again);
             let lhs_grad = rhs.map(|rhs| multiply(&site, Pass::GradLhs, &grad, &rhs, None));
-            let rhs_grad = lhs.map(|lhs| multiply(&site, Pass::GradRhs, &lhs, &grad, None));
+            let rhs_grad = lhs.map(|lhs| {
+                let gradient = multiply(&site, Pass::GradRhs, &lhs, &grad, None);
+                stored_gradient(&site, gradient, gradient_storage)
+            });
             let mut gradients = vec![lhs_grad, rhs_grad];
             gradients.extend(bias);
             gradients
@@ -64,7 +73,7 @@ pub(super) fn forward(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) 
 
 /// Rounds a table `[rows, width]` to the right operand's numerics of the forward pass.
 pub(crate) fn quantized_table(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &[bool]) -> Outcome {
-    let table = inputs.into_iter().map(positive).next();
+    let table = inputs.into_iter().map(widened_flex).map(positive).next();
     let Some(table) = table else {
         unreachable!("one table")
     };
@@ -77,6 +86,16 @@ pub(crate) fn quantized_table(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &
             .contains(&true)
             .then(|| -> Gradient { Box::new(|grad| vec![Some(grad)]) }),
     }
+}
+
+/// A weight's gradient as it waits for the update. Burn would add the gradients of several uses, which it can do with f32
+/// only.
+fn stored_gradient(site: &SiteUse, gradient: FlexTensor, storage: Storage) -> FlexTensor {
+    if storage == Storage::Fp32 || !site.is_the_only_use() {
+        return gradient;
+    }
+    let shape = shape(&gradient);
+    Form::new(storage, &shape).store(elements(&gradient), &shape, Some(site.gradient_random()))
 }
 
 fn bias_gradient(grad: &FlexTensor) -> FlexTensor {
@@ -98,7 +117,7 @@ struct Tensor {
 }
 
 enum Values {
-    /// To be quantized by each pass.
+    /// To be quantized by each pass, and widened first if it is stored in fewer bits.
     Unquantized(FlexTensor),
     /// Quantized for all passes, in the order of the tensor's own rows.
     Encoded(Arc<Codes>),
@@ -122,7 +141,8 @@ impl Tensor {
             .then(|| {
                 let numerics = numerics(first);
                 let amax = site.amax(first, role, &numerics);
-                encoding::of(&tensor, &numerics, amax, site.random(first, role))
+                let wide = widened_flex(tensor.clone());
+                encoding::of(&wide, &numerics, amax, site.random(first, role))
             })
             .flatten();
         if let Some(encoded) = &encoded {
@@ -135,9 +155,10 @@ impl Tensor {
         }
     }
 
-    fn view(&self, axis: Axis) -> Option<View<'_>> {
+    /// The values in f32, if they are not codes.
+    fn wide(&self) -> Option<FlexTensor> {
         match &self.values {
-            Values::Unquantized(tensor) => Some(View::new(tensor, axis)),
+            Values::Unquantized(tensor) => Some(widened_flex(tensor.clone())),
             Values::Encoded(_) => None,
         }
     }
@@ -178,7 +199,9 @@ fn multiply(
     bias: Option<&[f32]>,
 ) -> FlexTensor {
     let [left_axis, right_axis] = outer_axes(pass);
-    let (left_view, right_view) = (left.view(left_axis), right.view(right_axis));
+    let (left_wide, right_wide) = (left.wide(), right.wide());
+    let left_view = left_wide.as_ref().map(|wide| View::new(wide, left_axis));
+    let right_view = right_wide.as_ref().map(|wide| View::new(wide, right_axis));
     let lhs = left.factor(site, pass, left_axis, &left_view);
     let rhs = right.factor(site, pass, right_axis, &right_view);
     let mut shape = left.batch.clone();

@@ -14,6 +14,7 @@ use super::windows::Windows;
 use crate::product::{observe, site_product};
 use crate::session::SiteUse;
 use crate::sites::SiteKey;
+use crate::storage::read;
 
 /// The parameters of a layer whose tensors have `D` axes.
 pub(super) struct Parameters<'a, const D: usize> {
@@ -24,7 +25,7 @@ pub(super) struct Parameters<'a, const D: usize> {
 impl<const D: usize> Parameters<'_, D> {
     fn values(&self) -> (Tensor<D>, Option<Tensor<1>>) {
         let bias = self.bias.as_ref().map(|bias| bias.val());
-        (self.weight.val(), bias)
+        (read(self.weight.val()), bias)
     }
 
     fn site(&self) -> Option<SiteUse> {
