@@ -31,9 +31,9 @@ pub enum Storage {
     /// `bf16+16`: a BF16 number, which is what products read, and the 16 bits that make it the exact f32 again, which
     /// only updates read. The BF16 number is rounded to nearest, ties away from zero.
     SplitBf16,
-    /// Rounded to these numerics, and nothing wider is kept. Of at most 8 bits with any scales, which belong to the
-    /// tensor's rows (`channel` is a scale for each index of all axes but the last, blocks lie along the last one); or
-    /// FP16 or BF16 without scales.
+    /// Rounded to these numerics, and nothing wider is kept. Of at most 8 bits with any scales, or FP16 or BF16 without.
+    /// A row of a weight is what shares an index of its first axis (an input feature of a linear layer, an output channel
+    /// of a convolution, an entry of a table): `channel` is a scale a row, blocks lie along rows.
     Rounded(Numerics),
 }
 

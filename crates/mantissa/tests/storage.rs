@@ -190,7 +190,8 @@ fn every_storage_trains_nearly_as_well_as_f32() {
         for stored in &stored {
             let least = storage.bytes_per_element() * stored.elements as f64;
             let bytes = stored.bytes as f64;
-            assert!((least..1.21 * least).contains(&bytes), "{stored:?}");
+            // The shortest row has 8 elements.
+            assert!((least..=1.5 * least).contains(&bytes), "{stored:?}");
         }
         let losses = run.losses(0..300);
         let bound = if storage.bytes_per_element() < 2.0 {

@@ -39,10 +39,14 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// For a tensor of this shape.
+    /// For a tensor of this shape, whose rows are what shares an index of its first axis: an input feature of a linear
+    /// layer, an output channel of a convolution, an entry of a table.
     pub(crate) fn new(storage: Storage, shape: &[usize]) -> Self {
         let elements: usize = shape.iter().product();
-        let depth = shape.last().copied().unwrap_or(1);
+        let depth = match shape {
+            [_] | [] => elements,
+            [_, row @ ..] => row.iter().product(),
+        };
         Self {
             storage,
             rows: elements.checked_div(depth).unwrap_or(0),
