@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::commands::train::has_diverged;
+use crate::commands::train::{Configuration, has_diverged};
 use crate::error::Error;
 use crate::terminal;
 use crate::training::cores::do_all;
@@ -23,7 +23,7 @@ const WINDOW: f64 = 0.05;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A study names the seeds, the settings that all runs share and rows of what differs, all of them keys \
-                  of a run's configuration:\n\n  \
+                  of a run's configuration, with paths relative to the study; options of this command hold for every row:\n\n  \
                   schema = 1\n  \
                   seeds = [0, 1, 2]\n  \
                   [run.data]\n  source = \"text:book.txt\"\n  \
@@ -47,6 +47,8 @@ pub struct Args {
     /// Print one JSON object to stdout and nothing else
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: Configuration,
 }
 
 /// What one run came to, `result.json` in its folder.
@@ -86,7 +88,7 @@ struct RowResult {
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::default();
-    let study = Study::load(&args.study)?;
+    let study = Study::load(&args.study, &args.options)?;
     fs::create_dir_all(&args.out).map_err(|source| Error::Write {
         path: args.out.clone(),
         source,
@@ -124,7 +126,6 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
     let config = {
         let mut config = row.config.clone();
         config.training.seed = seed;
-        config.make_paths_absolute()?;
         config
     };
     let (folder, mut trainer) = if path.join("config.toml").is_file() {

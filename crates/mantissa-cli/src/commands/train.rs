@@ -55,7 +55,7 @@ pub struct Args {
 }
 
 /// Options that are also keys of the configuration file.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[group(id = "configuration", multiple = true)]
 pub struct Configuration {
     /// What to learn from: text:FILE (UTF-8), or hidden-markov, the synthetic source of the demo
@@ -204,7 +204,7 @@ fn train(args: Args) -> Result<(), Error> {
         };
         args.configuration.apply(&mut config);
         config.check()?;
-        config.make_paths_absolute()?;
+        config.resolve_paths(Path::new(""))?;
         // The folder appears only once data, model and plan are known to be good; its configuration is written last,
         // since that is what makes it a run.
         let trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
@@ -303,7 +303,7 @@ fn resume(args: &Args, progress: &Progress) -> Result<(RunFolder, RunConfig, Tra
         let is_plan = name.ends_with(".toml") && Plan::load(name).is_ok();
         config.numerics.plan = is_plan.then(|| name.into());
         config.numerics.recipe = (!is_plan).then(|| name.clone());
-        config.make_paths_absolute()?;
+        config.resolve_paths(Path::new(""))?;
     }
     let source = open_source(&config, Some(&folder))?;
     let resumed = Trainer::resume(&config, source, &folder, args.change_plan.is_some())?;

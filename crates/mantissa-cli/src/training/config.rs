@@ -271,8 +271,15 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// Makes the paths of data and plan absolute, so that the run can be resumed from any folder.
-    pub fn make_paths_absolute(&mut self) -> Result<(), Error> {
+    /// Makes the paths of data, plan and recipe file absolute, so that the run can be resumed from any folder; those that
+    /// are not are in `folder`.
+    pub fn resolve_paths(&mut self, folder: &Path) -> Result<(), Error> {
+        let absolute = |path: &Path| {
+            std::path::absolute(folder.join(path)).map_err(|source| Error::Read {
+                path: path.to_owned(),
+                source,
+            })
+        };
         let text = match &mut self.data.source {
             DataSource::Text(path) => Some(path),
             DataSource::HiddenMarkov => None,
@@ -283,10 +290,12 @@ impl RunConfig {
             self.numerics.plan.as_mut(),
         ];
         for path in paths.into_iter().flatten() {
-            *path = std::path::absolute(&*path).map_err(|source| Error::Read {
-                path: path.clone(),
-                source,
-            })?;
+            *path = absolute(path)?;
+        }
+        if let Some(recipe) = &mut self.numerics.recipe
+            && recipe.ends_with(".toml")
+        {
+            *recipe = absolute(Path::new(recipe))?.display().to_string();
         }
         Ok(())
     }

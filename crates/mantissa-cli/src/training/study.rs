@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::config::{RunConfig, one_line};
 use super::folder::folder_name;
+use crate::commands::train::Configuration;
 use crate::error::Error;
 
 /// The version of the study file.
@@ -55,8 +56,9 @@ pub struct Row {
 }
 
 impl Study {
-    /// Reads a study file.
-    pub fn load(path: &Path) -> Result<Self, Error> {
+    /// Reads a study file, whose relative paths are in its own folder. `options` hold for every row, on top of the file.
+    pub fn load(path: &Path, options: &Configuration) -> Result<Self, Error> {
+        let folder = path.parent().unwrap_or(Path::new(""));
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,
@@ -90,9 +92,12 @@ impl Study {
                 )));
             }
             let merged = Value::Table(merged(file.run.clone(), run));
-            let config: RunConfig = merged
+            let mut config: RunConfig = merged
                 .try_into()
                 .map_err(|error: toml::de::Error| in_row(error.message().to_owned()))?;
+            config.resolve_paths(folder)?;
+            options.clone().apply(&mut config);
+            config.resolve_paths(Path::new(""))?;
             config.check().map_err(|error| in_row(error.to_string()))?;
             rows.push(Row { name, config });
         }
@@ -122,7 +127,7 @@ mod tests {
     fn study(text: &str) -> Result<Study, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Study::load(file.path()).map_err(|error| error.to_string())
+        Study::load(file.path(), &Configuration::default()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -59,6 +59,30 @@ fn rows_are_compared_seed_by_seed() {
         table.stdout
     );
 
+    // Options hold for every row; a recipe file is looked for beside the study.
+    folder.write(
+        "mine.toml",
+        b"schema = 1\nname = \"mine\"\n[[rules]]\nsites = \"*\"\nlhs = \"int4\"\n",
+    );
+    let mine = folder.write(
+        "mine-study.toml",
+        STUDY.replace("e5m2-unscaled", "mine.toml").as_bytes(),
+    );
+    let out = folder.path("mine");
+    let mine = [
+        "compare",
+        mine.to_str().unwrap(),
+        "--json",
+        "--steps",
+        "2",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let found = mantissa(mine).json();
+    assert_ne!(found["rows"][2]["difference"]["mean"], 0.0);
+    let log = fs::read_to_string(out.join("fp32/seed-4/log.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 2);
+
     let other = STUDY.replace("steps = 8", "steps = 9");
     folder.write("study.toml", other.as_bytes());
     mantissa(arguments).fails_naming(&["other settings", "--out"]);
