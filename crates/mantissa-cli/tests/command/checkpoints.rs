@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use mantissa::plan::{LossScaling, Recipe};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::train::{configuration, events};
+use crate::train::{configuration, events, logged};
 use crate::{Folder, Outcome, mantissa};
 
 fn resume(run: &Path, more: &[&str]) -> Outcome {
@@ -172,4 +173,33 @@ fn exported_weights_have_the_layout_of_their_reader() {
     mantissa(["export", run, "-o", file]).fails_naming(&["exists", "--force"]);
     mantissa(["export", run, "-o", file, "--force", "--step", "3"])
         .fails_naming(&["no checkpoint of step 3", "step-00000012, step-00000014"]);
+}
+
+/// Every recipe and loss scaling goes on from a checkpoint with the bits of a run that was not stopped, on any number of
+/// threads.
+#[test]
+fn everything_that_a_run_can_be_resumes() {
+    let folder = Folder::new();
+    let config = configuration(&folder, "hidden-markov");
+    let recipes = Recipe::preset_names().map(|recipe| ["--recipe", recipe, "--max-skips", "100"]);
+    let scalings =
+        LossScaling::presets().map(|(scaling, _)| ["--recipe", "fp16", "--loss-scaling", scaling]);
+    for (number, options) in recipes.chain(scalings).enumerate() {
+        let out = folder.path(&number.to_string());
+        let train = |more: &[&str]| {
+            let out = ["train", "--json", "--out", out.to_str().unwrap()];
+            let outcome = mantissa([&out[..], more].concat());
+            assert!(outcome.success, "{options:?}: {}", outcome.stderr);
+            outcome.stdout
+        };
+        let whole = train(&[&["--config", &config, "--threads", "1"], &options[..]].concat());
+        let (log, summary) = (logged(&out), events(&whole).pop());
+        // Only the one in the middle is left.
+        let checkpoints = out.join("checkpoints");
+        fs::remove_dir_all(checkpoints.join("step-00000014")).unwrap();
+        assert!(checkpoints.join("step-00000012").exists());
+        let rest = train(&["--resume", "--threads", "2"]);
+        assert_eq!(logged(&out), log, "{options:?}");
+        assert_eq!(events(&rest).pop(), summary, "{options:?}");
+    }
 }

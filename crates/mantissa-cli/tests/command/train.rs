@@ -52,7 +52,7 @@ fn losses(events: &[Value]) -> Vec<String> {
     steps.map(|event| event["loss"].to_string()).collect()
 }
 
-fn logged(run: &Path) -> Vec<String> {
+pub fn logged(run: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
     events(&log)
         .iter()
