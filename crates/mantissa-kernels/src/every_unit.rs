@@ -6,8 +6,12 @@ use crate::activation::Activation;
 use crate::dropout::{dropout, dropout_add};
 use crate::loss::{cross_entropy, cross_entropy_backward};
 use crate::norm::{RowMoments, layer_norm, layer_norm_backward};
+use crate::optimizer::{
+    Adafactor, AdafactorMoments, AdafactorSettings, Adam, Lamb, Momentum, Sgd, WeightDecay,
+};
 use crate::reduce::{column_sums, scan};
 use crate::softmax::{Mask, masked_softmax_backward, softmax};
+use crate::state::{Moment, StateBuffer, StateFormat};
 use crate::vector::tests::{Unit, on_every_unit};
 
 fn sample(stream: u64, len: usize) -> Vec<f32> {
@@ -96,6 +100,70 @@ fn run_all(rows: usize, width: usize) -> Vec<u32> {
         f32::from_bits(square_sum as u32),
         f32::from_bits((square_sum >> 32) as u32),
     ]);
+    results.extend(update_all(&x, &grad, width));
+    results
+}
+
+/// Parameters and moments after two steps of each rule, with moments in formats of every kind.
+fn update_all(parameters: &[f32], gradients: &[f32], columns: usize) -> Vec<u32> {
+    let len = parameters.len();
+    let mut results = Vec::new();
+    let mut keep = |x: &[f32]| results.extend(x.iter().map(|x| x.to_bits()));
+    for format in StateFormat::PUBLISHED {
+        let format: StateFormat = format.0.parse().expect("a published format");
+        let [mut adam, mut sgd, mut lamb] = [0; 3].map(|_| parameters.to_vec());
+        let buffer = |moment| StateBuffer::zeros(format, moment, len);
+        let mut moments = [buffer(Moment::First), buffer(Moment::Second)];
+        let mut velocity = buffer(Moment::First);
+        for step in 1..=2 {
+            let decay = WeightDecay::Decoupled(0.1);
+            let views = moments
+                .each_mut()
+                .map(|moment| moment.view(RandomBits::NONE));
+            Adam::new([0.9, 0.999], 1e-8, decay, 1e-2, step)
+                .update(0.3, gradients, &mut adam, views);
+            let momentum = Momentum {
+                momentum: 0.9,
+                dampening: 0.1,
+                nesterov: true,
+            };
+            let view = velocity.view(RandomBits::NONE);
+            Sgd::new(0.01, Some(momentum), 1e-2, step).update(0.3, gradients, &mut sgd, view);
+            let views = moments
+                .each_mut()
+                .map(|moment| moment.view(RandomBits::NONE));
+            let mut work = gradients.to_vec();
+            Lamb::new([0.9, 0.999], 1e-6, 0.1, true, 1e-2, step + 2)
+                .update(0.3, &mut work, &mut lamb, views);
+        }
+        for tensor in [&adam, &sgd, &lamb, &velocity.to_f32()] {
+            keep(tensor);
+        }
+        for moment in &moments {
+            keep(&moment.to_f32());
+        }
+    }
+    let settings = AdafactorSettings {
+        epsilon_1: 1e-30,
+        epsilon_2: 1e-3,
+        clip_threshold: 1.0,
+        decay_rate: -0.8,
+        relative_step: true,
+        scale_parameter: true,
+        weight_decay: 0.1,
+    };
+    let mut work = gradients.to_vec();
+    let mut factored = parameters.to_vec();
+    let [mut row_moments, mut column_moments] = [vec![0.0; len / columns], vec![0.0; columns]];
+    let moments = AdafactorMoments::Factored {
+        columns,
+        row_moments: &mut row_moments,
+        column_moments: &mut column_moments,
+    };
+    Adafactor::new(settings, 1e-2, 1).update(0.3, &mut work, &mut factored, moments);
+    for tensor in [&factored, &row_moments, &column_moments] {
+        keep(tensor);
+    }
     results
 }
 

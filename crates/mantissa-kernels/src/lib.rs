@@ -23,4 +23,5 @@ pub mod reduce;
 mod rows;
 mod scratch;
 pub mod softmax;
+pub mod state;
 mod vector;

@@ -10,8 +10,10 @@ use mantissa_kernels::dropout::dropout_add;
 use mantissa_kernels::embedding::embedding_gradient;
 use mantissa_kernels::loss::{cross_entropy, cross_entropy_backward};
 use mantissa_kernels::norm::{RowMoments, layer_norm, layer_norm_backward};
+use mantissa_kernels::optimizer::{Adam, WeightDecay};
 use mantissa_kernels::reduce::{column_sums, scan};
 use mantissa_kernels::softmax::{softmax, softmax_backward};
+use mantissa_kernels::state::{Moment, StateBuffer};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -46,6 +48,10 @@ fn the_second_time_nothing_is_allocated() {
     let mut moments = vec![RowMoments::default(); ROWS];
     let ids = vec![3; ROWS];
     let mut log_sum_exp = vec![0.0; ROWS];
+    let format = "dynamic8".parse().expect("a state format");
+    let mut states = [Moment::First, Moment::Second]
+        .map(|moment| StateBuffer::zeros(format, moment, ROWS * WIDTH));
+    let adam = Adam::new([0.9, 0.999], 1e-8, WeightDecay::Decoupled(0.0), 1e-3, 1);
     // One thread, so that it is certain which one has its scratch memory.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let counts = pool.expect("a thread").install(|| {
@@ -70,6 +76,8 @@ fn the_second_time_nothing_is_allocated() {
             embedding_gradient(&ids, &x, WIDTH, &mut out);
             column_sums(&x, WIDTH, &mut sums);
             scan(&x);
+            let views = states.each_mut().map(|state| state.view(RandomBits::NONE));
+            adam.update(1.0, &x, &mut out, views);
             ALLOCATIONS.load(Ordering::Relaxed) - before
         })
     });

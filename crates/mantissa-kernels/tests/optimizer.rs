@@ -52,8 +52,7 @@ fn adam_follows_the_papers() {
                 1.0,
                 &gradients(len, step),
                 &mut parameters,
-                &mut first,
-                &mut second,
+                [(&mut first).into(), (&mut second).into()],
             );
             for i in 0..len {
                 let mut g = f64::from(gradient(i, step));
@@ -101,7 +100,7 @@ fn sgd_follows_torch() {
                     1.0,
                     &gradients(len, step),
                     &mut parameters,
-                    &mut velocity,
+                    (&mut velocity).into(),
                 );
                 for i in 0..len {
                     let g = f64::from(gradient(i, step)) + f64::from(penalty) * reference[i];
@@ -138,9 +137,18 @@ fn scaled_run(len: usize, scales: [f32; 3], clip: f32) -> Vec<u32> {
         let scaled: Vec<f32> = gradients(len, step).iter().map(|g| g * scale).collect();
         let factor = clip / scale;
         let decay = WeightDecay::Decoupled(0.01);
-        Adam::new(BETAS, EPSILON, decay, LEARNING_RATE, step)
-            .update(factor, &scaled, &mut adam, first, second);
-        Sgd::new(0.01, momentum, LEARNING_RATE, step).update(factor, &scaled, &mut sgd, velocity);
+        Adam::new(BETAS, EPSILON, decay, LEARNING_RATE, step).update(
+            factor,
+            &scaled,
+            &mut adam,
+            [(&mut *first).into(), (&mut *second).into()],
+        );
+        Sgd::new(0.01, momentum, LEARNING_RATE, step).update(
+            factor,
+            &scaled,
+            &mut sgd,
+            (&mut *velocity).into(),
+        );
     }
     [adam, sgd].concat().iter().map(|x| x.to_bits()).collect()
 }
@@ -188,8 +196,7 @@ fn zero_gradients_move_nothing_without_decay() {
             0.5,
             &zeros,
             &mut parameters,
-            &mut first,
-            &mut second,
+            [(&mut first).into(), (&mut second).into()],
         );
         let momentum = Some(Momentum {
             momentum: 0.9,
@@ -200,7 +207,7 @@ fn zero_gradients_move_nothing_without_decay() {
             0.5,
             &zeros,
             &mut parameters,
-            &mut velocity,
+            (&mut velocity).into(),
         );
     }
     assert_eq!(bits(&parameters), bits(&start(len)));
@@ -216,8 +223,7 @@ fn a_late_step_needs_no_bias_correction() {
             1.0,
             &[0.5],
             &mut parameters,
-            &mut first,
-            &mut second,
+            [(&mut first).into(), (&mut second).into()],
         );
         parameters[0]
     };
@@ -231,7 +237,9 @@ fn a_late_step_needs_no_bias_correction() {
 fn lengths_must_agree() {
     let decay = WeightDecay::Decoupled(0.0);
     let adam = Adam::new(BETAS, EPSILON, decay, LEARNING_RATE, 1);
-    adam.update(1.0, &[0.0; 4], &mut [0.0; 5], &mut [0.0; 5], &mut [0.0; 5]);
+    let mut moments = [vec![0.0; 5], vec![0.0; 5]];
+    let moments = moments.each_mut().map(|moment| moment.into());
+    adam.update(1.0, &[0.0; 4], &mut [0.0; 5], moments);
 }
 
 #[test]
