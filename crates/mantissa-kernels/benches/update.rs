@@ -6,8 +6,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use mantissa_formats::RandomBits;
 use mantissa_kernels::optimizer::{Adam, Momentum, Sgd, WeightDecay};
 use mantissa_kernels::reduce::scan;
+use mantissa_kernels::state::{Moment, StateBuffer, StateFormat};
 use pulp::{Simd, WithSimd};
 
 /// Parameters: larger than any cache.
@@ -61,13 +63,13 @@ fn measure() {
                 0 => pulp::Arch::new().dispatch(Read(black_box(&gradients))),
                 1 => drop(black_box(scan(black_box(&gradients)))),
                 2 => sweep(&gradients, [&mut *parameters, first, second]),
-                3 => decoupled.update(0.5, &gradients, parameters, first, second),
-                4 => l2.update(0.5, &gradients, parameters, first, second),
+                3 => decoupled.update(0.5, &gradients, parameters, [first.into(), second.into()]),
+                4 => l2.update(0.5, &gradients, parameters, [first.into(), second.into()]),
                 5 => sweep(&gradients, [&mut *parameters, first]),
-                6 => heavy.update(0.5, &gradients, parameters, first),
-                7 => nesterov.update(0.5, &gradients, parameters, first),
+                6 => heavy.update(0.5, &gradients, parameters, first.into()),
+                7 => nesterov.update(0.5, &gradients, parameters, first.into()),
                 8 => sweep(&gradients, [&mut *parameters]),
-                _ => plain.update(0.5, &gradients, parameters, &mut []),
+                _ => plain.update(0.5, &gradients, parameters, (&mut [][..]).into()),
             }
             seconds.push(begin.elapsed().as_secs_f64());
         }
@@ -89,6 +91,92 @@ fn measure() {
             limit = rate;
         }
         println!("{name:<28} {:>10.3}  {:>5.2}", rate / 1e9, rate / limit);
+    }
+    drop(streams);
+    measure_states(&gradients);
+}
+
+/// AdamW with its moments in every published format.
+fn measure_states(gradients: &[f32]) {
+    println!(
+        "\nAdamW, 16 Mi parameters, by the format of both moments\n{:<28} {:>10}  {:>8}  share of limit  time over fp32's",
+        "", "Gelem/s", "B/param"
+    );
+    let gradients = &gradients[..SIZE];
+    let adam = Adam::new([0.9, 0.999], 1e-8, WeightDecay::Decoupled(0.01), 1e-3, 10);
+    let mut parameters = vec![0.5; SIZE];
+    let mut of_f32 = None;
+    for (text, _) in StateFormat::PUBLISHED {
+        let format: StateFormat = text.parse().expect("a published format");
+        let magnitudes: Vec<f32> = gradients.iter().map(|x| 0.1 * x).collect();
+        let squares: Vec<f32> = magnitudes.iter().map(|x| x * x).collect();
+        let mut first = StateBuffer::from_f32(format, Moment::First, &magnitudes);
+        let mut second = StateBuffer::from_f32(format, Moment::Second, &squares);
+        drop((magnitudes, squares));
+        let mut codes = [0; 2].map(|_| vec![0; format.bytes(SIZE)]);
+        let mut seconds = [vec![], vec![]];
+        for _ in 0..ROUNDS {
+            let begin = Instant::now();
+            let [left, right] = &mut codes;
+            pulp::Arch::new().dispatch(SweepCodes {
+                gradients: black_box(gradients),
+                parameters: black_box(&mut parameters),
+                codes: [left, right],
+            });
+            seconds[0].push(begin.elapsed().as_secs_f64());
+            let begin = Instant::now();
+            let moments = [first.view(RandomBits::NONE), second.view(RandomBits::NONE)];
+            adam.update(0.5, gradients, &mut parameters, moments);
+            seconds[1].push(begin.elapsed().as_secs_f64());
+            parameters.fill(0.5);
+        }
+        let [limit, time] = seconds.map(|mut seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[ROUNDS / 2]
+        });
+        let of_f32 = *of_f32.get_or_insert(time);
+        println!(
+            "{text:<28} {:>10.3}  {:>8.3}  {:>14.2}  {:>16.2}",
+            SIZE as f64 / time / 1e9,
+            2.0 * format.bytes(SIZE) as f64 / SIZE as f64,
+            limit / time,
+            time / of_f32
+        );
+    }
+}
+
+/// Reads and writes what an update does, and adds.
+struct SweepCodes<'a> {
+    gradients: &'a [f32],
+    parameters: &'a mut [f32],
+    codes: [&'a mut [u8]; 2],
+}
+
+impl WithSimd for SweepCodes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        const PIECE: usize = 1024;
+        let pieces = self.gradients.len() / PIECE;
+        let [left, right] = self.codes.map(|codes| {
+            let size = codes.len().div_ceil(pieces);
+            codes.chunks_mut(size)
+        });
+        let numbers = self
+            .gradients
+            .chunks(PIECE)
+            .zip(self.parameters.chunks_mut(PIECE));
+        for (((gradients, parameters), left), right) in numbers.zip(left).zip(right) {
+            for (parameter, gradient) in parameters.iter_mut().zip(gradients) {
+                *parameter += gradient;
+            }
+            for codes in [left, right] {
+                for code in codes {
+                    *code = code.wrapping_add(1);
+                }
+            }
+        }
     }
 }
 

@@ -91,6 +91,17 @@ impl StateBuffer {
         values
     }
 
+    /// The values where they lie.
+    ///
+    /// # Panics
+    /// If the format is not f32.
+    pub fn as_f32_mut(&mut self) -> &mut [f32] {
+        match &mut self.codes {
+            Storage::Full(values) => values,
+            _ => panic!("a moment in {} has no f32 numbers", self.format),
+        }
+    }
+
     /// How its elements are coded.
     pub fn format(&self) -> StateFormat {
         self.format

@@ -68,10 +68,10 @@ impl ScannedGradients {
         named.collect()
     }
 
-    /// The parameters that have a gradient, with their numbers of elements.
-    pub(super) fn lengths(&self) -> impl Iterator<Item = (ParamId, usize)> {
+    /// The parameters that have a gradient, with their shapes.
+    pub(super) fn shapes(&self) -> impl Iterator<Item = (ParamId, &[usize])> {
         let stored = self.stored.iter();
-        stored.map(|(&id, stored)| (id, stored.layout().num_elements()))
+        stored.map(|(&id, stored)| (id, &stored.layout().shape()[..]))
     }
 
     /// Whether the parameter has a gradient.

@@ -10,12 +10,14 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use burn::backend::flex::FlexTensor;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use mantissa_formats::RandomBits;
 
 use super::gradients::ScannedGradients;
-use super::rule::Rule;
+use super::groups::Members;
+use super::rule::{Rule, Turn};
 use super::state::{ParameterState, States};
 use crate::flex_tensor::{contiguous, elements, from_flex, into_flex, shape};
 use crate::session::Fnv;
@@ -24,7 +26,8 @@ use crate::storage::{Form, master};
 /// What all parameters of a step have in common.
 pub(super) struct Shared<'a> {
     pub(super) rule: &'a Rule,
-    pub(super) learning_rate: f64,
+    pub(super) members: &'a Members,
+    pub(super) learning_rate: &'a ModuleLearningRate,
     pub(super) gradient_factor: f32,
     /// Of the random bits of stochastic rounding.
     pub(super) seed: u64,
@@ -33,18 +36,19 @@ pub(super) struct Shared<'a> {
 /// One step for every parameter of `model` that has a gradient.
 ///
 /// # Panics
-/// If a state is not of its parameter's length; before anything changes.
+/// If a state is not of its parameter's shape; before anything changes.
 pub(super) fn update<M: Module>(
     shared: &Shared,
     states: &mut States,
     model: &mut M,
     gradients: ScannedGradients,
 ) {
-    for (id, len) in gradients.lengths() {
-        let fits = |state: &ParameterState| state.buffers.iter().all(|buffer| buffer.len() == len);
+    for (id, shape) in gradients.shapes() {
+        let state = states.get(&id);
         assert!(
-            states.get(&id).is_none_or(fits),
-            "the optimizer's state of parameter {id} is not of its {len} elements: load the records of one checkpoint"
+            state.is_none_or(|state| state.fits(shared.rule, shape)),
+            "the optimizer's state of parameter {id} is not of its {} elements: load the records of one checkpoint",
+            shape.iter().product::<usize>()
         );
     }
     let mut emptier = Emptier {
@@ -114,7 +118,7 @@ impl ModuleMapper for Updater<'_> {
             .expect("a parameter keeps its rank");
         // A parameter that the model uses twice has its one gradient taken at the first use.
         if let Some(gradient) = self.gradients.remove(id) {
-            tensor = self.updated(id, tensor, &gradient);
+            tensor = self.updated(id, tensor, gradient);
         }
         self.tensors.insert(id, Box::new(tensor.clone()));
         Param::from_mapped_value(id, tensor, mapper)
@@ -126,14 +130,15 @@ impl Updater<'_> {
         &mut self,
         id: ParamId,
         tensor: Tensor<D>,
-        gradient: &FlexTensor,
+        gradient: FlexTensor,
     ) -> Tensor<D> {
         // The device carries the strategy of gradient checkpointing; the result is a new leaf of the graph.
         let (device, require_grad) = (tensor.device(), tensor.is_require_grad());
+        let dims = tensor.dims();
         let mut stored = into_flex(tensor);
         if stored.dtype() == DType::F32 {
             stored = contiguous(stored);
-            self.update(id, stored.storage_mut::<f32>(), gradient);
+            self.update(id, &dims, stored.storage_mut::<f32>(), gradient);
         } else {
             stored = self.rounded(id, stored, gradient);
         }
@@ -141,12 +146,7 @@ impl Updater<'_> {
     }
 
     /// The update of a parameter that is stored in fewer bits than it is computed with.
-    fn rounded(
-        &mut self,
-        id: ParamId,
-        mut stored: FlexTensor,
-        gradient: &FlexTensor,
-    ) -> FlexTensor {
+    fn rounded(&mut self, id: ParamId, mut stored: FlexTensor, gradient: FlexTensor) -> FlexTensor {
         let Some(form) = Form::of(&stored) else {
             panic!(
                 "parameter {} is {:?} and nothing says how its updates are rounded: store the model with \
@@ -156,28 +156,36 @@ impl Updater<'_> {
             )
         };
         let mut values = contiguous(master(stored.clone()));
-        self.update(id, values.storage_mut::<f32>(), gradient);
+        let dims = shape(&values);
+        self.update(id, &dims, values.storage_mut::<f32>(), gradient);
         let random = self.random(id);
         if stored.is_contiguous() && form.elements() == stored.layout().num_elements() {
             form.overwrite(&mut stored, elements(&values), random);
             return stored;
         }
         // A view of a stored tensor becomes one of its own.
-        let shape = shape(&values);
-        Form::new(form.storage(), &shape).store(elements(&values), &shape, Some(random))
+        Form::new(form.storage(), &dims).store(elements(&values), &dims, Some(random))
     }
 
-    fn update(&mut self, id: ParamId, parameters: &mut [f32], gradient: &FlexTensor) {
-        let shared = self.shared;
-        let fresh = || ParameterState::new(shared.rule, parameters.len());
+    fn update(
+        &mut self,
+        id: ParamId,
+        shape: &[usize],
+        parameters: &mut [f32],
+        mut gradient: FlexTensor,
+    ) {
+        let Shared { rule, members, .. } = self.shared;
+        let path = self.path.join(".");
+        let turn = Turn {
+            learning_rate: self.shared.learning_rate.lr_from_param(id, Some(&path)),
+            gradient_factor: self.shared.gradient_factor,
+            seed: self.shared.seed,
+        };
+        let member = members.get(id);
+        let fresh = || ParameterState::new(rule, shape, member.states);
         let state = self.states.entry(id).or_insert_with(fresh);
-        shared.rule.update(
-            shared.learning_rate,
-            shared.gradient_factor,
-            elements(gradient),
-            parameters,
-            state,
-        );
+        let gradients = gradient.storage_mut::<f32>();
+        rule.update(&turn, member, shape, gradients, parameters, state);
     }
 
     /// The random bits of a parameter's update: a function of the seed, the parameter's steps and its path.

@@ -4,25 +4,35 @@
 //! parameter once, with its gradient and moments, to unscale, clip and update in place. The results have the same bits
 //! on every number of threads and width of SIMD, and do not depend on the loss scale as long as that is a power of two.
 
+mod accumulator;
+mod config;
 mod gradients;
+mod groups;
 mod in_place;
 mod rule;
+mod schedule;
 mod state;
 mod step;
 
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
-use burn::optim::{LearningRate, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 
 use crate::scaler::{LossScaler, Observation, ScaledGradients};
 use crate::session::Session;
 use gradients::ScannedGradients;
+use groups::{Members, Parameters};
 use rule::Rule;
-use state::States;
+use state::{Mismatch, States};
 
+pub use accumulator::GradientAccumulator;
 pub use burn::optim::decay::WeightDecayConfig;
 pub use burn::optim::momentum::MomentumConfig;
+pub use config::{AdafactorConfig, AdamConfig, AdamWConfig, LambConfig, SgdConfig};
 pub use gradients::non_finite_weights;
-pub use rule::{AdamConfig, AdamWConfig, SgdConfig};
+pub use groups::{ParameterGroup, ParameterGroups, ParameterGroupsError, StateFormats};
+pub use mantissa_kernels::state::{StateFormat, StateFormatError};
+pub use schedule::AppliedSchedule;
 pub use state::{OptimizerRecord, OptimizerRecordError};
 pub use step::{NonFinite, SkipCause, Step, Verdict};
 
@@ -44,14 +54,18 @@ pub struct MasterOptimizer {
 }
 
 /// What updates the parameters: made of the configuration of one of this crate's rules ([`AdamWConfig`],
-/// [`AdamConfig`], [`SgdConfig`]), or of any of Burn's optimizers, which is slower.
+/// [`AdamConfig`], [`SgdConfig`], [`LambConfig`], [`AdafactorConfig`]), or of any of Burn's optimizers, which is slower.
 #[derive(Clone)]
 pub struct Update(Kind);
 
 #[derive(Clone)]
 enum Kind {
     /// In place and in one pass.
-    Fused { rule: Rule, states: States },
+    Fused {
+        rule: Rule,
+        members: Members,
+        states: States,
+    },
     /// As Burn does it.
     Burn(ModuleOptimizer),
 }
@@ -61,6 +75,7 @@ impl Update {
         rule.check();
         Self(Kind::Fused {
             rule,
+            members: Members::default(),
             states: States::new(),
         })
     }
@@ -81,6 +96,18 @@ impl From<AdamConfig> for Update {
 impl From<SgdConfig> for Update {
     fn from(config: SgdConfig) -> Self {
         Self::fused(Rule::Sgd(config))
+    }
+}
+
+impl From<LambConfig> for Update {
+    fn from(config: LambConfig) -> Self {
+        Self::fused(Rule::Lamb(config))
+    }
+}
+
+impl From<AdafactorConfig> for Update {
+    fn from(config: AdafactorConfig) -> Self {
+        Self::fused(Rule::Adafactor(config))
     }
 }
 
@@ -107,18 +134,64 @@ impl MasterOptimizer {
     }
 
     /// Lets a skipped step name the operands of `session` that overflowed, and takes the session's seed for stochastic
-    /// rounding of parameters.
+    /// rounding.
     pub fn with_session(mut self, session: &Session) -> Self {
         self.seed = session.seed();
         self.session = Some(session.clone());
         self
     }
 
-    /// The seed of stochastic rounding of parameters, 0 if nothing is said. The bits of an element are a function of the
-    /// seed, the steps that its parameter has taken, the parameter's path in the model, and the element's index.
+    /// The seed of stochastic rounding, 0 if nothing is said. The bits of an element are a function of the seed, the steps
+    /// that its parameter has taken, the parameter's path in the model, and the element's index.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
+    }
+
+    /// Updates the parameters of `model` as `groups` say: state formats, learning rates and weight decay by path. The
+    /// model that is trained must have the same parameter ids; parameters of none are updated as if nothing was said.
+    ///
+    /// # Errors
+    /// If a glob matches nothing or is none, if a number makes no sense, if the optimizer has taken steps, or if it is one
+    /// of Burn's.
+    pub fn with_groups<M: Module>(
+        mut self,
+        groups: &ParameterGroups,
+        model: &M,
+    ) -> Result<Self, ParameterGroupsError> {
+        match &mut self.update.0 {
+            Kind::Burn(_) => return Err(ParameterGroupsError::Burn),
+            Kind::Fused { states, .. } if !states.is_empty() => {
+                return Err(ParameterGroupsError::TooLate);
+            }
+            Kind::Fused { members, .. } => *members = Members::resolve(groups, model)?,
+        }
+        Ok(self)
+    }
+
+    /// Bytes that the states of all parameters take now: none for those that have not taken a step. `None` for Burn's
+    /// optimizers, which do not tell.
+    pub fn state_bytes(&self) -> Option<usize> {
+        let Kind::Fused { states, .. } = &self.update.0 else {
+            return None;
+        };
+        let buffers = states.values().flat_map(|state| &state.buffers);
+        Some(buffers.map(|buffer| buffer.bytes()).sum())
+    }
+
+    /// Bytes that the states take once all parameters of `model` have taken a step. `None` for Burn's optimizers.
+    pub fn expected_state_bytes<M: Module>(&self, model: &M) -> Option<usize> {
+        let Kind::Fused { rule, members, .. } = &self.update.0 else {
+            return None;
+        };
+        let mut parameters = Parameters::default();
+        model.visit(&mut parameters);
+        let bytes = parameters.found.iter().flat_map(|parameter| {
+            let states = members.get(parameter.id).states;
+            let buffers = rule.buffers(&parameter.shape).iter();
+            buffers.map(move |buffer| buffer.format(states).bytes(buffer.len(&parameter.shape)))
+        });
+        Some(bytes.sum())
     }
 
     /// Scales unscaled gradients down to a global L2 norm of at most `max_norm`.
@@ -128,7 +201,8 @@ impl MasterOptimizer {
     }
 
     /// Unscales `gradients` by the scale of their own loss and updates `model`; or leaves both model and optimizer
-    /// as they are if a gradient is not finite. Then moves `scaler`. Parameters without a gradient stay as they are.
+    /// as they are if a gradient is not finite. Then moves `scaler`. Parameters without a gradient stay as they are. The learning
+    /// rate is a number, or what Burn's schedulers say, group by group.
     ///
     /// # Panics
     /// If a parameter with a gradient is of another size than when the optimizer's record was saved; the model is then as
@@ -136,7 +210,7 @@ impl MasterOptimizer {
     /// or stored at all and the optimizer is one of Burn's.
     pub fn step<M: Module>(
         &mut self,
-        learning_rate: LearningRate,
+        learning_rate: impl Into<ModuleLearningRate>,
         model: &mut M,
         gradients: ScaledGradients,
         scaler: &mut LossScaler,
@@ -183,10 +257,15 @@ impl MasterOptimizer {
         // One rounding for the scale and one for the clip: a power of two among them changes no bit of the other.
         let factor = clip * unscale as f32;
         match &mut self.update.0 {
-            Kind::Fused { rule, states } => {
+            Kind::Fused {
+                rule,
+                members,
+                states,
+            } => {
                 let shared = in_place::Shared {
                     rule,
-                    learning_rate,
+                    members,
+                    learning_rate: &learning_rate.into(),
                     gradient_factor: factor,
                     seed: self.seed,
                 };
@@ -213,7 +292,9 @@ impl MasterOptimizer {
     /// The optimizer's state, keyed by parameter id.
     pub fn to_record(&self) -> OptimizerRecord {
         match &self.update.0 {
-            Kind::Fused { rule, states } => OptimizerRecord::Fused(state::serialize(rule, states)),
+            Kind::Fused { rule, states, .. } => {
+                OptimizerRecord::Fused(state::serialize(rule, states))
+            }
             Kind::Burn(optimizer) => OptimizerRecord::Burn(optimizer.to_record()),
         }
     }
@@ -221,12 +302,31 @@ impl MasterOptimizer {
     /// Continues from a saved state, for a model whose record was loaded too.
     ///
     /// # Errors
+    /// If the record is damaged, of another kind of optimizer, or has moments in other formats than
+    /// [`with_groups`](Self::with_groups) said: [`convert_record`](Self::convert_record) rounds them.
+    pub fn load_record(self, record: OptimizerRecord) -> Result<Self, OptimizerRecordError> {
+        self.continued(record, Mismatch::Refuse)
+    }
+
+    /// Continues from a saved state as [`load_record`](Self::load_record) does, but decodes moments in other formats than
+    /// the configured ones and codes them again, which rounds them once.
+    ///
+    /// # Errors
     /// If the record is damaged or of another kind of optimizer.
-    pub fn load_record(mut self, record: OptimizerRecord) -> Result<Self, OptimizerRecordError> {
+    pub fn convert_record(self, record: OptimizerRecord) -> Result<Self, OptimizerRecordError> {
+        self.continued(record, Mismatch::Convert)
+    }
+
+    fn continued(
+        mut self,
+        record: OptimizerRecord,
+        mismatch: Mismatch,
+    ) -> Result<Self, OptimizerRecordError> {
         self.update = Update(match self.update.0 {
-            Kind::Fused { rule, .. } => Kind::Fused {
-                states: state::load(&rule, record)?,
+            Kind::Fused { rule, members, .. } => Kind::Fused {
+                states: state::load(&rule, &members, record, mismatch)?,
                 rule,
+                members,
             },
             Kind::Burn(optimizer) => Kind::Burn(state::load_burn(optimizer, record)?),
         });
