@@ -55,6 +55,10 @@ pub struct Adafactor {
 }
 
 /// What [`Adafactor`] remembers of a tensor, all zero before the first step.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call, which allocates nothing"
+)]
 pub enum AdafactorMoments<'a> {
     /// Of a tensor of one axis, or none.
     Whole(StateView<'a>),

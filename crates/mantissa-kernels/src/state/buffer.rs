@@ -237,6 +237,10 @@ impl StateBuffer {
 /// A moment as updates take it: of a [`StateBuffer`], or f32 numbers in place.
 pub struct StateView<'a>(pub(super) View<'a>);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one update, which allocates nothing"
+)]
 pub(super) enum View<'a> {
     Plain(&'a mut [f32]),
     Coded(Coded<'a>),
