@@ -147,8 +147,8 @@ impl From<Storage> for String {
 pub struct StorageTable {
     /// Of weights.
     pub parameters: Storage,
-    /// Of the gradients of weights, from the backward pass to the update. `bf16+16` would keep bits that nothing
-    /// reads and is refused.
+    /// Of the gradients of the weights of linear layers and of tables, from the backward pass to the update; those of
+    /// convolutions stay f32. `bf16+16` would keep bits that nothing reads and is refused.
     pub gradients: Storage,
     /// Smaller tensors stay f32.
     pub min_elements: usize,

@@ -4,13 +4,15 @@ use mantissa_kernels::embedding::{embedding as gather, embedding_gradient};
 use crate::buffer::Buffer;
 use crate::flex_tensor::{contiguous, elements, shape};
 use crate::operation::{Gradient, Operation, Outcome};
+use crate::product::stored_gradient;
+use crate::session::SiteUse;
 use crate::storage::widened_flex;
 
-/// Rows of a table `[rows, width]`; keeps the ids only.
+/// Rows of a table `[rows, width]`, of a site if it is the site's own; keeps the ids only.
 ///
 /// # Panics
 /// If an id is no row of the table.
-pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+pub(crate) fn embedding(table: Tensor<2>, site: Option<SiteUse>, ids: Tensor<2, Int>) -> Tensor<3> {
     let [batch_size, seq_length] = ids.dims();
     let ids: Vec<i32> = ids.into_data().iter::<i32>().collect();
     Operation::new("embedding", move |inputs, wanted| {
@@ -24,12 +26,16 @@ pub(crate) fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
         let mut out = Buffer::new(ids.len() * width);
         gather(&ids, elements(&table), width, &mut out);
         let gradient = wanted.contains(&true).then(|| -> Gradient {
-            let ids = ids.clone();
+            let (ids, site) = (ids.clone(), site.clone());
             Box::new(move |grad| {
                 let grad = contiguous(grad);
                 let mut grad_table = Buffer::zeros(rows * width);
                 embedding_gradient(&ids, elements(&grad), width, &mut grad_table);
-                vec![Some(grad_table.into_tensor(&[rows, width]))]
+                let grad_table = grad_table.into_tensor(&[rows, width]);
+                vec![Some(match &site {
+                    Some(site) => stored_gradient(site, grad_table),
+                    None => grad_table,
+                })]
             })
         });
         Outcome {

@@ -76,12 +76,12 @@ impl Embedding {
     /// If an id is no row of the table.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
         let table = self.weight.val();
-        let table = match SiteUse::of_key(SiteKey::Weight(self.weight.id)) {
-            Some(site) if !site.is_fp32() => round_table(site, table),
-            _ => table,
+        let (table, site) = match SiteUse::of_key(SiteKey::Weight(self.weight.id)) {
+            Some(site) if !site.is_fp32() => (round_table(site, table), None),
+            site => (table, site),
         };
         if session::is_fused() {
-            fused::embedding(table, input)
+            fused::embedding(table, site, input)
         } else {
             embedding(read(table), input)
         }

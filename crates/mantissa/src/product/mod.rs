@@ -9,10 +9,10 @@ mod measure;
 mod passes;
 
 pub(crate) use measure::observe;
-pub(crate) use passes::quantized_table;
+use passes::Right;
+pub(crate) use passes::{quantized_table, stored_gradient};
 
 use burn::tensor::Tensor;
-use mantissa_plan::Storage;
 
 use crate::operation::{Input, Operation};
 use crate::session::SiteUse;
@@ -42,7 +42,7 @@ pub(crate) fn site_product<const D: usize>(
     rhs: Tensor<D>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    planned_product(site, lhs, rhs, bias, Storage::Fp32)
+    planned_product(site, lhs, rhs, bias, Right::Computed)
 }
 
 /// [`site_product`] whose `rhs` is the site's weight itself: it may be stored in any way, and so may its gradient.
@@ -52,8 +52,7 @@ pub(crate) fn weight_product(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<2> {
-    let storage = site.gradient_storage(weight.shape().num_elements());
-    planned_product(site, lhs, weight, bias, storage)
+    planned_product(site, lhs, weight, bias, Right::Weight)
 }
 
 fn planned_product<const D: usize>(
@@ -61,7 +60,7 @@ fn planned_product<const D: usize>(
     lhs: Tensor<D>,
     rhs: Tensor<D>,
     bias: Option<Tensor<1>>,
-    gradient_storage: Storage,
+    right: Right,
 ) -> Tensor<D> {
     let profiled = site
         .is_profiled()
@@ -76,8 +75,7 @@ fn planned_product<const D: usize>(
         let (lhs, rhs) = broadcast_batches(lhs, rhs);
         let mut inputs: Vec<Input> = vec![lhs.into(), rhs.into()];
         inputs.extend(bias.map(Input::from));
-        let product =
-            move |inputs, wanted: &[bool]| passes::forward(&site, inputs, wanted, gradient_storage);
+        let product = move |inputs, wanted: &[bool]| passes::forward(&site, inputs, wanted, right);
         Operation::new("product", product).apply(inputs)
     };
     match profiled {

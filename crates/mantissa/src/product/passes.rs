@@ -14,12 +14,21 @@ use crate::operation::{Gradient, Outcome};
 use crate::session::SiteUse;
 use crate::storage::{Form, widened_flex};
 
-/// `left right + bias` of the inputs' last two axes. The gradient of `right` is kept in `gradient_storage`.
+/// What the right operand of a product is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Right {
+    /// The site's weight itself, whose gradient waits for the update as it is stored.
+    Weight,
+    /// Computed from something else.
+    Computed,
+}
+
+/// `left right + bias` of the inputs' last two axes.
 pub(super) fn forward(
     site: &SiteUse,
     inputs: Vec<FlexTensor>,
     wanted: &[bool],
-    gradient_storage: Storage,
+    right: Right,
 ) -> Outcome {
     let mut inputs = inputs.into_iter();
     let (Some(lhs), Some(rhs), bias) = (inputs.next(), inputs.next(), inputs.next()) else {
@@ -61,7 +70,10 @@ pub(super) fn forward(
             let lhs_grad = rhs.map(|rhs| multiply(&site, Pass::GradLhs, &grad, &rhs, None));
             let rhs_grad = lhs.map(|lhs| {
                 let gradient = multiply(&site, Pass::GradRhs, &lhs, &grad, None);
-                stored_gradient(&site, gradient, gradient_storage)
+                match right {
+                    Right::Weight => stored_gradient(&site, gradient),
+                    Right::Computed => gradient,
+                }
             });
             let mut gradients = vec![lhs_grad, rhs_grad];
             gradients.extend(bias);
@@ -82,18 +94,21 @@ pub(crate) fn quantized_table(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &
     let rounded = fake_quantize(&View::new(&table, Axis::Row).operand(), numerics, random);
     Outcome {
         result: Buffer::from(rounded).into_tensor(&shape(&table)),
-        gradient: wanted
-            .contains(&true)
-            .then(|| -> Gradient { Box::new(|grad| vec![Some(grad)]) }),
+        gradient: wanted.contains(&true).then(|| -> Gradient {
+            let site = site.clone();
+            Box::new(move |grad| vec![Some(stored_gradient(&site, grad))])
+        }),
     }
 }
 
 /// A weight's gradient as it waits for the update. Burn would add the gradients of several uses, which it can do with f32
 /// only.
-fn stored_gradient(site: &SiteUse, gradient: FlexTensor, storage: Storage) -> FlexTensor {
+pub(crate) fn stored_gradient(site: &SiteUse, gradient: FlexTensor) -> FlexTensor {
+    let storage = site.gradient_storage(gradient.layout().num_elements());
     if storage == Storage::Fp32 || !site.is_the_only_use() {
         return gradient;
     }
+    let gradient = contiguous(gradient);
     let shape = shape(&gradient);
     Form::new(storage, &shape).store(elements(&gradient), &shape, Some(site.gradient_random()))
 }
