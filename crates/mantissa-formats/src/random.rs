@@ -35,19 +35,46 @@ pub(crate) const PAIR: usize = 2;
 pub struct RandomBits {
     seed: u64,
     stream: u64,
+    /// The index in the stream of what is called index 0.
+    first: u64,
 }
 
 impl RandomBits {
     /// For roundings that read no random bits.
-    pub const NONE: Self = Self { seed: 0, stream: 0 };
+    pub const NONE: Self = Self::new(0, 0);
 
     /// The stream numbered `stream` of the seed. Streams of one seed, and seeds, are independent of each other.
     pub const fn new(seed: u64, stream: u64) -> Self {
-        Self { seed, stream }
+        Self {
+            seed,
+            stream,
+            first: 0,
+        }
+    }
+
+    /// The bits from element `first` on: what was index `first` is index 0. A part of a tensor draws with it what the whole
+    /// would have drawn there.
+    ///
+    /// ```
+    /// # use mantissa_formats::RandomBits;
+    /// let random = RandomBits::new(7, 0);
+    /// assert_eq!(random.skip(40).at(2), random.at(42));
+    /// ```
+    pub const fn skip(self, first: u64) -> Self {
+        Self {
+            first: self.first.wrapping_add(first),
+            ..self
+        }
+    }
+
+    /// Where the element at `index` lies in the stream.
+    pub(crate) const fn place(&self, index: u64) -> u64 {
+        self.first.wrapping_add(index)
     }
 
     /// The 32 random bits of the element at `index`.
     pub const fn at(&self, index: u64) -> u32 {
+        let index = self.place(index);
         let (block, within) = (index / BLOCK as u64, (index % BLOCK as u64) as usize);
         let (lane, word) = (within % LANES, within / LANES);
         philox(self.counter(block * LANES as u64 + lane as u64), self.key())[word]
@@ -57,12 +84,12 @@ impl RandomBits {
     pub fn fill(&self, start: u64, out: &mut [u32]) {
         SimdLevel::best().dispatch(Fill {
             random: *self,
-            start,
+            start: self.place(start),
             out,
         });
     }
 
-    /// The random bits of the elements of two blocks that follow each other. To be inlined into code that is compiled for a vector
+    /// The random bits of two blocks of the stream that follow each other. To be inlined into code that is compiled for a vector
     /// unit.
     #[inline(always)]
     pub(crate) fn two_blocks<S: Simd>(&self, simd: S, block: u64) -> [[u32; BLOCK]; PAIR] {
@@ -76,7 +103,7 @@ impl RandomBits {
         [self.block(block), self.block(block.wrapping_add(1))]
     }
 
-    /// The random bits of the elements of one block. To be inlined into code that is compiled for a vector unit.
+    /// The random bits of one block of the stream. To be inlined into code that is compiled for a vector unit.
     #[inline(always)]
     pub(crate) fn block(&self, block: u64) -> [u32; BLOCK] {
         let key = self.key().map(u64::from);
@@ -248,6 +275,9 @@ mod tests {
                 for (i, bits) in bits.iter().enumerate() {
                     assert_eq!(*bits, random.at(start + i as u64), "{start} {len} {i}");
                 }
+                let mut skipped = vec![0; len];
+                random.skip(start).fill(0, &mut skipped);
+                assert_eq!(skipped, bits, "{start} {len}");
             }
         }
     }

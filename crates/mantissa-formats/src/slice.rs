@@ -299,6 +299,10 @@ impl Rounder {
             Rounding::NearestAway => 1 << 31,
             _ => 0,
         };
+        let start = match self.rounding {
+            Rounding::Stochastic => random.place(start),
+            _ => start,
+        };
         let amounts = Amounts {
             amount,
             random,

@@ -250,6 +250,13 @@ fn cutting_a_slice_changes_nothing() {
         rounder.round(random, 3, left);
         rounder.round(random, 3 + cut as u64, right);
         assert_eq!(pieces, whole);
+
+        let (left, right) = pieces.split_at_mut(cut);
+        left.copy_from_slice(&source[..cut]);
+        right.copy_from_slice(&source[cut..]);
+        rounder.round(random.skip(3), 0, left);
+        rounder.round(random.skip(3).skip(cut as u64), 0, right);
+        assert_eq!(pieces, whole);
     }
 }
 

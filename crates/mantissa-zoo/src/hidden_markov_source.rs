@@ -1,5 +1,7 @@
 //! A synthetic language whose best reachable loss is known: sequences of a hidden Markov model with slow and fast memory.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::draws::{Draws, Purpose};
@@ -159,13 +161,9 @@ impl HiddenMarkovSource {
         let model = config.model()?;
         let evaluation: Vec<MaskedBatch> = (0..evaluation_batches as u64)
             .map(|index| {
-                draw_batch(
-                    &model,
-                    shape,
-                    config.language,
-                    [Purpose::Evaluation, Purpose::EvaluationMask],
-                    index,
-                )
+                let purposes = [Purpose::Evaluation, Purpose::EvaluationMask];
+                let whole = shape.part(index, 0..shape.batch_size);
+                draw_batch(&model, whole, config.language, purposes)
             })
             .collect();
         let floor = floor(&model, &evaluation)?;
@@ -201,14 +199,10 @@ impl MaskedSource for HiddenMarkovSource {
         self.shape
     }
 
-    fn batch(&self, step: u64) -> MaskedBatch {
-        draw_batch(
-            &self.model,
-            self.shape,
-            self.seed,
-            [Purpose::Training, Purpose::TrainingMask],
-            step,
-        )
+    fn rows(&self, step: u64, rows: Range<usize>) -> MaskedBatch {
+        let purposes = [Purpose::Training, Purpose::TrainingMask];
+        let part = self.shape.part(step, rows);
+        draw_batch(&self.model, part, self.seed, purposes)
     }
 
     fn evaluation(&self) -> &[MaskedBatch] {
@@ -224,19 +218,15 @@ impl MaskedSource for HiddenMarkovSource {
     }
 }
 
-/// Batch `index`: sequences `index * batch_size ..` of the stream that belongs to the seed and the purposes.
+/// The sequences of these numbers from the stream that belongs to the seed and the purposes.
 fn draw_batch(
     model: &HiddenMarkov,
-    shape: BatchShape,
+    (numbers, shape): (impl Iterator<Item = u64>, BatchShape),
     seed: u64,
     [text, mask]: [Purpose; 2],
-    index: u64,
 ) -> MaskedBatch {
     let mut batch = MaskedBatch::with_capacity(shape);
-    for row in 0..shape.batch_size as u64 {
-        let number = index
-            .wrapping_mul(shape.batch_size as u64)
-            .wrapping_add(row);
+    for number in numbers {
         let mut draws = Draws::new(seed, text, number);
         let sequence = model.sample(shape.seq_len, |probabilities| draws.choice(probabilities));
         let tokens = sequence

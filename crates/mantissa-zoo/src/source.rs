@@ -1,5 +1,7 @@
 //! What a source of masked sequences offers to training, whatever it reads or generates.
 
+use std::ops::Range;
+
 use crate::draws::Draws;
 
 /// Token id of `[PAD]`; it never occurs in a batch, since every sequence is full.
@@ -49,6 +51,25 @@ impl BatchShape {
     /// Masked tokens in each sequence: 15 % rounded, at least one. A fixed number keeps every tensor's shape constant.
     pub fn masked_per_sequence(&self) -> usize {
         ((self.seq_len as f64 * MASKED_SHARE).round() as usize).max(1)
+    }
+
+    /// The numbers of `rows` of batch `index`, counted from the first batch on, and their shape.
+    ///
+    /// # Panics
+    /// If a batch has no such rows.
+    pub(crate) fn part(&self, index: u64, rows: Range<usize>) -> (impl Iterator<Item = u64>, Self) {
+        assert!(
+            rows.end <= self.batch_size,
+            "a batch of {} sequences has no rows {rows:?}",
+            self.batch_size
+        );
+        let shape = Self {
+            batch_size: rows.len(),
+            ..*self
+        };
+        let first = index.wrapping_mul(self.batch_size as u64);
+        let numbers = rows.map(move |row| first.wrapping_add(row as u64));
+        (numbers, shape)
     }
 
     /// Tokens a batch.
@@ -117,7 +138,15 @@ pub trait MaskedSource: Send + Sync {
     fn shape(&self) -> BatchShape;
 
     /// The training batch of a step.
-    fn batch(&self, step: u64) -> MaskedBatch;
+    fn batch(&self, step: u64) -> MaskedBatch {
+        self.rows(step, 0..self.shape().batch_size)
+    }
+
+    /// Some sequences of the training batch of a step: those of one rank.
+    ///
+    /// # Panics
+    /// If the batch has no such rows.
+    fn rows(&self, step: u64, rows: Range<usize>) -> MaskedBatch;
 
     /// The fixed set that losses are compared on. Training never sees it.
     fn evaluation(&self) -> &[MaskedBatch];

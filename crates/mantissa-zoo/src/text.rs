@@ -1,5 +1,6 @@
 //! Masked sequences from a person's text file.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::draws::{Draws, Purpose};
@@ -231,13 +232,11 @@ impl MaskedSource for TextCorpus {
         self.shape
     }
 
-    fn batch(&self, step: u64) -> MaskedBatch {
-        let mut batch = MaskedBatch::with_capacity(self.shape);
+    fn rows(&self, step: u64, rows: Range<usize>) -> MaskedBatch {
+        let (numbers, shape) = self.shape.part(step, rows);
+        let mut batch = MaskedBatch::with_capacity(shape);
         let places = (self.training.len() - self.shape.seq_len + 1) as u64;
-        for row in 0..self.shape.batch_size as u64 {
-            let number = step
-                .wrapping_mul(self.shape.batch_size as u64)
-                .wrapping_add(row);
+        for number in numbers {
             let start = Draws::new(self.seed, Purpose::Training, number).below(places) as usize;
             let window = self.training[start..][..self.shape.seq_len].iter().copied();
             let mut mask = Draws::new(self.seed, Purpose::TrainingMask, number);

@@ -20,6 +20,9 @@ pub struct AmaxHistories(BTreeMap<String, History>);
 #[serde(transparent)]
 struct History(VecDeque<(u64, f32)>);
 
+/// The amaxes of one step, by operand.
+pub(crate) type AmaxesOfStep = BTreeMap<String, f32>;
+
 fn key(site: &str, pass: Pass, role: Role) -> String {
     format!("{site}/{pass}/{role}")
 }
@@ -65,6 +68,29 @@ impl AmaxHistories {
         // One more than are read, for the step in work.
         while of_operand.len() > usize::from(history.get()) + 1 {
             of_operand.pop_front();
+        }
+    }
+
+    /// What was met in `step`, by operand.
+    pub(crate) fn of_step(&self, step: u64) -> AmaxesOfStep {
+        let of_step = |history: &History| {
+            let found = history.0.iter().rev().find(|(at, _)| *at == step)?;
+            Some(found.1)
+        };
+        let operands = self.0.iter();
+        operands
+            .filter_map(|(operand, history)| Some((operand.clone(), of_step(history)?)))
+            .collect()
+    }
+
+    /// Takes in what another rank met in `step`, the last one remembered.
+    pub(crate) fn merge_step(&mut self, step: u64, met: AmaxesOfStep) {
+        for (operand, amax) in met {
+            let of_operand = &mut self.0.entry(operand).or_default().0;
+            match of_operand.back_mut() {
+                Some((at, largest)) if *at == step => *largest = largest.max(amax),
+                _ => of_operand.push_back((step, amax)),
+            }
         }
     }
 
@@ -115,6 +141,19 @@ mod tests {
         let found = [3.0, f32::INFINITY, 0.0, f32::NAN, 2.0, 1.0];
         let expected = [None, Some(3.0), Some(3.0), Some(3.0), Some(3.0), Some(2.0)];
         assert_eq!(scaled_by(delayed(1), &found), expected);
+    }
+
+    #[test]
+    fn ranks_remember_the_largest_of_all() {
+        let (mut one, mut other) = (AmaxHistories::default(), AmaxHistories::default());
+        one.push(OPERAND, delayed(2), 4, 3.0);
+        other.push(OPERAND, delayed(2), 4, 5.0);
+        other.push(OPERAND, delayed(2), 5, 2.0);
+        one.merge_step(4, other.of_step(4));
+        one.merge_step(5, other.of_step(5));
+        other.merge_step(4, AmaxesOfStep::new());
+        assert_eq!(one, other);
+        assert_eq!(one.amax(OPERAND, delayed(2), 6), Some(5.0));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use mantissa_plan::Pass;
 use mantissa_quant::Operand;
 
 use crate::operation::{Operation, Outcome};
+use crate::session::Order;
 
 /// A tensor whose buffer holds its elements in order and nothing else: its slice is its storage.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
@@ -84,11 +85,12 @@ pub(crate) struct View<'a> {
     depth: usize,
     outer_stride: usize,
     depth_stride: usize,
+    axis: Axis,
 }
 
 impl<'a> View<'a> {
     /// `tensor` must have no negative stride (see [`positive`]).
-    pub(crate) fn new(tensor: &'a FlexTensor, outer: Axis) -> Self {
+    pub(crate) fn new(tensor: &'a FlexTensor, axis: Axis) -> Self {
         let layout = tensor.layout();
         let shape = layout.shape().as_slice();
         let strides: Vec<usize> = layout.strides().iter().map(|&s| s as usize).collect();
@@ -105,7 +107,7 @@ impl<'a> View<'a> {
             (matrix[0], strides[rank - 2]),
             (matrix[1], strides[rank - 1]),
         );
-        let ((outer, outer_stride), (depth, depth_stride)) = match outer {
+        let ((outer, outer_stride), (depth, depth_stride)) = match axis {
             Axis::Row => (row, column),
             Axis::Column => (column, row),
         };
@@ -116,6 +118,16 @@ impl<'a> View<'a> {
             depth,
             outer_stride,
             depth_stride,
+            axis,
+        }
+    }
+
+    /// How an operand's elements are numbered.
+    pub(crate) fn order(&self) -> Order {
+        Order {
+            elements: self.offsets.len() * self.outer * self.depth,
+            matrices: self.offsets.len(),
+            axis: self.axis,
         }
     }
 

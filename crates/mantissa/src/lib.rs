@@ -13,6 +13,7 @@
 //! | [`scaler`] | how the loss is scaled so that small gradients survive |
 //! | [`optimizer`] | how scaled gradients become an update of the master weights, or a skipped step |
 //! | [`storage`] | how weights lie in memory in fewer bytes than they are computed with |
+//! | [`parallel`] | how several ranks train one model together |
 //! | [`checkpoint`] | how a run is saved so that it resumes bit for bit |
 //!
 //! # Example
@@ -52,6 +53,7 @@ mod fused;
 pub mod nn;
 mod operation;
 pub mod optimizer;
+pub mod parallel;
 pub mod product;
 pub mod profiler;
 pub mod scaler;
@@ -62,6 +64,7 @@ pub mod storage;
 pub use amax_history::AmaxHistories;
 pub use mantissa_plan as plan;
 pub use optimizer::{MasterOptimizer, SkipCause, Step};
+pub use parallel::World;
 pub use product::matmul;
 pub use scaler::LossScaler;
 pub use session::{Kernels, Session};

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use burn::module::Module;
 use mantissa_formats::RandomBits;
@@ -12,9 +12,12 @@ use mantissa_plan::{
     Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics, Storage,
 };
 use mantissa_quant::{AmaxPolicy, Numerics};
+use serde::{Deserialize, Serialize};
 
-use crate::amax_history::AmaxHistories;
+use crate::amax_history::{AmaxHistories, AmaxesOfStep};
 use crate::buffer;
+use crate::flex_tensor::Axis;
+use crate::parallel::{Share, ShareError, Sum, Wire, World};
 use crate::profiler::{Profiler, ProfilerConfig};
 use crate::sites::{SiteKey, keyed_sites};
 
@@ -37,6 +40,13 @@ pub enum Kernels {
 /// Whether an autocast is active on this thread that wants fused operations.
 pub(crate) fn is_fused() -> bool {
     ACTIVE.with_borrow(|active| active.last().is_some_and(|bound| bound.is_fused()))
+}
+
+/// The random bits of a tensor of `elements` whose rows are those of the batch, given those of the whole batch's tensor.
+pub(crate) fn of_share(random: RandomBits, elements: usize) -> RandomBits {
+    let share = ACTIVE.with_borrow(|active| active.last().map(|bound| bound.share()));
+    let before = share.and_then(|share| share.elements_before(elements));
+    random.skip(before.unwrap_or(0))
 }
 
 /// A [`Plan`] bound to the products of one model.
@@ -95,6 +105,11 @@ impl Session {
             profiler: Mutex::new(None),
             faults: Mutex::new(Vec::new()),
             amaxes: Mutex::default(),
+            ranks: RwLock::new(Ranks {
+                world: World::alone(),
+                wire: Wire::F32,
+                share: Share::ALL,
+            }),
         };
         for (index, ((key, site), storage)) in keyed.into_iter().zip(storage).enumerate() {
             if let Some(key) = key {
@@ -119,6 +134,64 @@ impl Session {
     pub fn set_kernels(&self, kernels: Kernels) {
         let burn = kernels == Kernels::Burn;
         self.bound.burn_kernels.store(burn, Ordering::Relaxed);
+    }
+
+    /// Trains together with the other ranks of `world`: an [optimizer of this
+    /// session](crate::MasterOptimizer::with_session) adds the gradients of all ranks up before each step, as `wire`. Let
+    /// every batch be cut with [`share`](Self::share).
+    pub fn join(&self, world: &World, wire: Wire) {
+        let mut ranks = self.bound.ranks_mut();
+        ranks.world = world.clone();
+        ranks.wire = wire;
+    }
+
+    /// This rank's share of a batch of `rows`. It is in force until the next call: random bits of stochastic rounding and
+    /// of dropout are those that the rows have in the whole batch. In a world of one it is the whole batch.
+    ///
+    /// # Errors
+    /// If there are more ranks than rows.
+    pub fn share(&self, rows: usize) -> Result<Share, ShareError> {
+        let mut ranks = self.bound.ranks_mut();
+        ranks.share = Share::new(rows, ranks.world.rank(), ranks.world.size())?;
+        Ok(ranks.share)
+    }
+
+    /// The world that this session [joined](Self::join).
+    pub fn world(&self) -> World {
+        self.bound.ranks().world.clone()
+    }
+
+    /// Calls `f` with the sum over ranks of this step, if there are others.
+    pub(crate) fn with_sum<T>(&self, f: impl FnOnce(&Sum<'_>) -> T) -> Option<T> {
+        let (world, wire) = {
+            let ranks = self.bound.ranks();
+            (ranks.world.clone(), ranks.wire)
+        };
+        (world.size() > 1).then(|| {
+            f(&Sum {
+                world: &world,
+                wire,
+                seed: self.bound.seed,
+                step: self.bound.step.load(Ordering::Relaxed),
+            })
+        })
+    }
+
+    /// The amaxes of operands with delayed scaling that this step met.
+    pub(crate) fn amaxes_of_step(&self) -> AmaxesOfStep {
+        let step = self.bound.step.load(Ordering::Relaxed);
+        self.bound.amaxes().of_step(step)
+    }
+
+    /// Takes in the amaxes that another rank met in this step.
+    pub(crate) fn merge_amaxes(&self, met: AmaxesOfStep) {
+        let step = self.bound.step.load(Ordering::Relaxed);
+        self.bound.amaxes().merge_step(step, met);
+    }
+
+    /// Replaces the faults of this step by those of all ranks.
+    pub(crate) fn set_faults(&self, faults: Vec<Fault>) {
+        *self.bound.faults() = faults;
     }
 
     /// Starts training step `step`: random bits of this step, and profiling where it is due.
@@ -190,7 +263,8 @@ impl Session {
         self.bound.seed
     }
 
-    /// Operands of this step that held or became non-finite values, in the order in which they were met.
+    /// Operands of this step that held or became non-finite values, in the order in which they were met; after a step that
+    /// was skipped in a [world](Self::join) of several ranks those of all ranks, in the order of the ranks.
     pub fn faults(&self) -> Vec<Fault> {
         self.bound.faults().clone()
     }
@@ -208,7 +282,7 @@ impl Session {
 }
 
 /// A quantized operand with non-finite values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// The site's name.
     pub site: String,
@@ -243,6 +317,14 @@ pub(crate) struct Bound {
     profiler: Mutex<Option<Profiler>>,
     faults: Mutex<Vec<Fault>>,
     amaxes: Mutex<AmaxHistories>,
+    ranks: RwLock<Ranks>,
+}
+
+/// With whom the session trains.
+struct Ranks {
+    world: World,
+    wire: Wire,
+    share: Share,
 }
 
 struct BoundSite {
@@ -267,6 +349,18 @@ impl Bound {
 
     fn amaxes(&self) -> MutexGuard<'_, AmaxHistories> {
         self.amaxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ranks(&self) -> RwLockReadGuard<'_, Ranks> {
+        self.ranks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ranks_mut(&self) -> RwLockWriteGuard<'_, Ranks> {
+        self.ranks.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn share(&self) -> Share {
+        self.ranks().share
     }
 
     pub(crate) fn profiler(&self) -> MutexGuard<'_, Option<Profiler>> {
@@ -294,6 +388,7 @@ pub(crate) struct SiteUse {
     profiling: bool,
     /// Whether nothing is learnt from it.
     evaluating: bool,
+    share: Share,
 }
 
 impl SiteUse {
@@ -327,6 +422,7 @@ impl SiteUse {
             site,
             step: bound.step.load(Ordering::Relaxed),
             use_index,
+            share: bound.share(),
             profiling: bound.profiling.load(Ordering::Relaxed),
             evaluating: false,
             bound,
@@ -390,14 +486,34 @@ impl SiteUse {
         self.bound.profiler()
     }
 
-    /// The random bits of one operand of one pass: a function of seed, step, site, use, pass and operand.
-    pub(crate) fn random(&self, pass: Pass, role: Role) -> RandomBits {
+    /// The random bits of one operand of one pass: a function of seed, step, site, use, pass and operand, and of the
+    /// element in the operand of the whole batch.
+    ///
+    /// An operand of one matrix that is read along its columns has the batch's rows on the inner axis, so that each
+    /// share's elements lie scattered in the whole's. Shares then have streams of their own.
+    pub(crate) fn random(&self, pass: Pass, role: Role, order: Order) -> RandomBits {
         let mut stream = Fnv::default();
         stream.write(&self.step.to_le_bytes());
         stream.write(self.entry().name.as_bytes());
         stream.write(&self.use_index.to_le_bytes());
         stream.write(&[pass as u8, role as u8]);
-        RandomBits::new(self.bound.seed, stream.value())
+        let is_batch = role != Role::Rhs || self.entry().kind == SiteKind::Matmul;
+        if self.share.start() == 0 || !is_batch {
+            return RandomBits::new(self.bound.seed, stream.value());
+        }
+        let in_rows = match order.axis {
+            Axis::Row => order.matrices == 1 || order.matrices.is_multiple_of(self.share.len()),
+            Axis::Column => order.matrices > 1 && order.matrices.is_multiple_of(self.share.len()),
+        };
+        match self.share.elements_before(order.elements) {
+            Some(before) if in_rows => {
+                RandomBits::new(self.bound.seed, stream.value()).skip(before)
+            }
+            _ => {
+                stream.write(&(self.share.start() as u64).to_le_bytes());
+                RandomBits::new(self.bound.seed, stream.value())
+            }
+        }
     }
 
     /// How the gradient of the site's weight of so many elements is stored.
@@ -415,12 +531,16 @@ impl SiteUse {
             && self.entry().uses.load(Ordering::Relaxed) == 1
     }
 
-    /// The random bits of the stored gradient of the site's weight.
+    /// The random bits of the stored gradient of the site's weight, of which every share computes a summand: their errors
+    /// are independent.
     pub(crate) fn gradient_random(&self) -> RandomBits {
         let mut stream = Fnv::default();
         stream.write(&self.step.to_le_bytes());
         stream.write(self.entry().name.as_bytes());
         stream.write(b"gradient");
+        if self.share.start() > 0 {
+            stream.write(&(self.share.start() as u64).to_le_bytes());
+        }
         RandomBits::new(self.bound.seed, stream.value())
     }
 
@@ -454,6 +574,14 @@ impl SiteUse {
     }
 }
 
+/// How the elements of an operand are numbered: matrix by matrix, and in each along the rows or the columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) elements: usize,
+    pub(crate) matrices: usize,
+    pub(crate) axis: Axis,
+}
+
 /// 64-bit FNV-1a: a name for a random stream that is the same on every machine and in every version.
 pub(crate) struct Fnv(u64);
 
@@ -464,13 +592,13 @@ impl Default for Fnv {
 }
 
 impl Fnv {
-    pub(crate) fn value(&self) -> u64 {
-        self.0
-    }
-
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0
     }
 }

@@ -84,6 +84,65 @@ impl ScannedGradients {
         self.stored.remove(&id).map(wide)
     }
 
+    /// The parameters that have gradients, in the order of `model`.
+    pub(super) fn order<M: Module>(&self, model: &M) -> Vec<ParamId> {
+        let mut order = Order {
+            gradients: self,
+            ids: Vec::new(),
+        };
+        model.visit(&mut order);
+        order.ids
+    }
+
+    /// How many elements the gradient of a parameter has; 0 for none.
+    pub(super) fn len_of(&self, id: ParamId) -> usize {
+        self.stored
+            .get(&id)
+            .map_or(0, |stored| stored.layout().num_elements())
+    }
+
+    /// The gradients that are not finite.
+    pub(super) fn found(&self) -> &[(ParamId, NonFinite)] {
+        &self.non_finite
+    }
+
+    /// Lets `change` change the gradients of `order`, from now on in f32, and scans them again.
+    pub(super) fn replace(&mut self, order: &[ParamId], change: impl FnOnce(&mut [&mut [f32]])) {
+        let mut wide: Vec<FlexTensor> = order.iter().filter_map(|&id| self.remove(id)).collect();
+        let mut slices: Vec<&mut [f32]> = wide.iter_mut().map(FlexTensor::storage_mut).collect();
+        change(&mut slices);
+        *self = Self::default();
+        for (&id, gradient) in order.iter().zip(wide) {
+            self.insert(id, gradient);
+        }
+    }
+
+    /// Forgets the gradients, of which these are not finite on some rank; the largest finite magnitude is `amax`.
+    pub(super) fn give_up(&mut self, non_finite: Vec<(ParamId, NonFinite)>, amax: f32) {
+        *self = Self {
+            non_finite,
+            amax,
+            ..Self::default()
+        };
+    }
+
+    /// Takes a gradient in.
+    fn insert(&mut self, id: ParamId, stored: FlexTensor) {
+        let scan = scan_stored(&stored);
+        self.square_sum += scan.square_sum;
+        self.amax = self.amax.max(scan.amax);
+        if scan.non_finite > 0 {
+            let found = NonFinite {
+                parameter: String::new(),
+                count: scan.non_finite,
+                elements: stored.layout().num_elements() as u64,
+                amax: scan.amax,
+            };
+            self.non_finite.push((id, found));
+        }
+        self.stored.insert(id, stored);
+    }
+
     /// The gradients as Burn's optimizers take them, multiplied by `factor`.
     pub(super) fn into_params<M: Module>(self, model: &M, factor: f32) -> GradientsParams {
         let mut giver = Giver {
@@ -111,21 +170,21 @@ impl ModuleVisitor for Taker {
         let Some(gradient) = self.gradients.remove::<D>(param.id) else {
             return;
         };
-        let stored = into_flex(gradient);
-        let elements = stored.layout().num_elements() as u64;
-        let scan = scan_stored(&stored);
-        self.scanned.square_sum += scan.square_sum;
-        self.scanned.amax = self.scanned.amax.max(scan.amax);
-        if scan.non_finite > 0 {
-            let found = NonFinite {
-                parameter: String::new(),
-                count: scan.non_finite,
-                elements,
-                amax: scan.amax,
-            };
-            self.scanned.non_finite.push((param.id, found));
+        self.scanned.insert(param.id, into_flex(gradient));
+    }
+}
+
+/// Finds the parameters that have gradients.
+struct Order<'a> {
+    gradients: &'a ScannedGradients,
+    ids: Vec<ParamId>,
+}
+
+impl ModuleVisitor for Order<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.gradients.contain(param.id) && !self.ids.contains(&param.id) {
+            self.ids.push(param.id);
         }
-        self.scanned.stored.insert(param.id, stored);
     }
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod gradients;
 mod groups;
 mod in_place;
+mod over_ranks;
 mod rule;
 mod schedule;
 mod state;
@@ -133,8 +134,8 @@ impl MasterOptimizer {
         }
     }
 
-    /// Lets a skipped step name the operands of `session` that overflowed, and takes the session's seed for stochastic
-    /// rounding.
+    /// Lets a skipped step name the operands of `session` that overflowed, takes the session's seed for stochastic
+    /// rounding, and lets every step add up the gradients of all ranks that the session [joined](Session::join).
     pub fn with_session(mut self, session: &Session) -> Self {
         self.seed = session.seed();
         self.session = Some(session.clone());
@@ -204,6 +205,9 @@ impl MasterOptimizer {
     /// as they are if a gradient is not finite. Then moves `scaler`. Parameters without a gradient stay as they are. The learning
     /// rate is a number, or what Burn's schedulers say, group by group.
     ///
+    /// In a [world](crate::parallel) of several ranks all of them call this, and all do the same, with the gradients and
+    /// the loss of the whole batch; it does not return if a rank is lost.
+    ///
     /// # Panics
     /// If a parameter with a gradient is of another size than when the optimizer's record was saved; the model is then as
     /// it was. If a parameter is of a half-precision type that [`storage::store`](crate::storage::store) did not give it,
@@ -220,9 +224,12 @@ impl MasterOptimizer {
             loss,
             loss_scale,
         } = gradients;
-        let gradients = ScannedGradients::take(gradients, model);
+        let mut gradients = ScannedGradients::take(gradients, model);
+        let mut loss: f32 = loss.into_scalar();
+        if let Some(session) = &self.session {
+            over_ranks::reduce(session, model, &mut gradients, &mut loss);
+        }
         let overflowed = !gradients.are_finite();
-        let loss: f32 = loss.into_scalar();
         let exponents = scaler.wants_exponents().then(|| gradients.exponents());
         scaler.observe(&Observation {
             overflowed,
@@ -284,6 +291,7 @@ impl MasterOptimizer {
             }
         }
         Step::Applied {
+            loss,
             loss_scale,
             gradient_norm,
         }

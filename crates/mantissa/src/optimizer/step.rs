@@ -13,6 +13,8 @@ use crate::session::Fault;
 pub enum Step {
     /// The weights were updated.
     Applied {
+        /// The unscaled loss, of all ranks together.
+        loss: f32,
         /// The scale the loss had.
         loss_scale: f32,
         /// The global L2 norm of the unscaled gradients, before clipping.
@@ -28,7 +30,7 @@ pub enum Step {
 /// Why a step was skipped. It prints as one sentence; [`remedy`](SkipCause::remedy) says what to do if it goes on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SkipCause {
-    /// The unscaled loss.
+    /// The unscaled loss, of all ranks together.
     pub loss: f32,
     /// The scale the loss had.
     pub loss_scale: f32,

@@ -90,8 +90,9 @@ pub(crate) fn quantized_table(site: &SiteUse, inputs: Vec<FlexTensor>, wanted: &
         unreachable!("one table")
     };
     let numerics = &site.numerics(Pass::Forward).right;
-    let random = site.random(Pass::Forward, Role::Rhs);
-    let rounded = fake_quantize(&View::new(&table, Axis::Row).operand(), numerics, random);
+    let view = View::new(&table, Axis::Row);
+    let random = site.random(Pass::Forward, Role::Rhs, view.order());
+    let rounded = fake_quantize(&view.operand(), numerics, random);
     Outcome {
         result: Buffer::from(rounded).into_tensor(&shape(&table)),
         gradient: wanted.contains(&true).then(|| -> Gradient {
@@ -156,8 +157,9 @@ impl Tensor {
             .then(|| {
                 let numerics = numerics(first);
                 let amax = site.amax(first, role, &numerics);
+                let random = site.random(first, role, View::new(&tensor, Axis::Row).order());
                 let wide = widened_flex(tensor.clone());
-                encoding::of(&wide, &numerics, amax, site.random(first, role))
+                encoding::of(&wide, &numerics, amax, random)
             })
             .flatten();
         if let Some(encoded) = &encoded {
@@ -189,7 +191,8 @@ impl Tensor {
         match (&self.values, view) {
             (Values::Unquantized(_), Some(view)) => {
                 let numerics = site_numerics(site, pass, self.role);
-                Factor::new(view.operand(), *numerics, site.random(pass, self.role))
+                let random = site.random(pass, self.role, view.order());
+                Factor::new(view.operand(), *numerics, random)
                     .with_amax(site.amax(pass, self.role, numerics))
             }
             (Values::Encoded(encoded), _) => match axis {
