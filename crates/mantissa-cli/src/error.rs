@@ -98,6 +98,15 @@ pub enum Error {
         /// Where the last checkpoint is.
         saved: String,
     },
+    /// The world of ranks cannot be joined.
+    #[error(transparent)]
+    World(#[from] mantissa::parallel::WorldError),
+    /// The ranks do not train the same.
+    #[error(transparent)]
+    Disagreement(#[from] mantissa::parallel::Disagreement),
+    /// More ranks than sequences a step.
+    #[error(transparent)]
+    Share(#[from] mantissa::parallel::ShareError),
     /// The synthetic source refused its configuration.
     #[error(transparent)]
     HiddenMarkov(#[from] mantissa_zoo::HiddenMarkovError),

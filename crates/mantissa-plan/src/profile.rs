@@ -244,6 +244,22 @@ impl Profile {
         profile_file::save(self, path.as_ref())
     }
 
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// If a statistic cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ProfileError> {
+        profile_file::encode(self)
+    }
+
+    /// A profile from the bytes of its file.
+    ///
+    /// # Errors
+    /// If they are those of no profile, or of a damaged one.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Profile, ProfileError> {
+        profile_file::decode(bytes)
+    }
+
     fn unknown(&self, name: &str) -> ProfileError {
         ProfileError::UnknownSite {
             name: name.to_string(),

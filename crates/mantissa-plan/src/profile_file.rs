@@ -67,7 +67,7 @@ pub(crate) fn save(profile: &Profile, path: &Path) -> Result<(), ProfileError> {
     })
 }
 
-fn encode(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
+pub(crate) fn encode(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
     let header = ProfileHeader {
         schema: u64::from(SCHEMA),
         sites: profile.sites.iter().map(site_header).collect(),

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use mantissa::World;
 use mantissa::profiler::ProfilerConfig;
 use serde::Serialize;
 
 use super::train::Configuration;
 use crate::error::Error;
 use crate::terminal;
+use crate::training::ranks;
 use crate::training::trainer::open_source;
 use crate::training::{Progress, RunConfig, Trainer};
 
@@ -56,6 +58,11 @@ struct Outcome {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Error> {
+    let world = World::from_environment()?;
+    ranks::together(&world, || profile(args, &world))
+}
+
+fn profile(args: Args, world: &World) -> Result<(), Error> {
     let mut config = match &args.config {
         Some(path) => RunConfig::load(path)?,
         None => RunConfig::default(),
@@ -70,13 +77,14 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
 
     let mut trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
+    trainer.join(world, &config)?;
     let started = Instant::now();
     trainer.start_profiling(ProfilerConfig {
         every: args.every,
         rows: args.rows.into(),
         ..ProfilerConfig::default()
     });
-    let bar = Progress::default().steps("profiling", config.training.steps, 0);
+    let bar = Progress::of(world).steps("profiling", config.training.steps, 0);
     for _ in 0..config.training.steps {
         let record = trainer.step();
         bar.set_message(record.loss.map_or("loss not finite".to_owned(), |loss| {
@@ -90,7 +98,10 @@ pub fn run(args: Args) -> Result<(), Error> {
         unreachable!("profiling was started above");
     };
     let measuring = profiler.spent();
-    let profile = profiler.into_profile();
+    let profile = ranks::merged(world, profiler.into_profile())?;
+    if !world.is_first() {
+        return Ok(());
+    }
     profile.save(&args.out)?;
 
     let outcome = Outcome {

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use mantissa::World;
+use mantissa::parallel::Wire;
 use mantissa::plan::{LossScaling, Plan};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
+use crate::training::ranks;
 use crate::training::trainer::open_source;
 use crate::training::{
     PlanChange, Progress, RunConfig, RunFolder, SkipRecord, StepRecord, Trainer,
@@ -22,12 +25,15 @@ use crate::training::{
                   go on under another recipe or plan: scales calibrate anew, and DIR/plan-changes.jsonl says from which \
                   step on.\n\n\
                   A step whose gradients are not finite is skipped, with its cause. After max_skips of them in a row training \
-                  stops with exit code 3, a diagnosis and a checkpoint whose weights are finite.\n\nExamples:\n  \
+                  stops with exit code 3, a diagnosis and a checkpoint whose weights are finite.\n\n\
+                  Built with --features mpi it trains on several ranks: each takes its share of every batch, and all come to \
+                  the same weights. Rank 0 writes DIR, which all must see.\n\nExamples:\n  \
                   mantissa train --data text:book.txt --recipe bf16 --out runs/bf16\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --model bert-mini --steps 5000 --out runs/fp8\n  \
                   mantissa train --data text:book.txt --plan plan.toml --out runs/plan\n  \
                   mantissa train --resume --out runs/fp8\n  \
                   mantissa train --resume --out runs/fp8 --change-plan bf16\n  \
+                  mpirun -n 2 mantissa train --data text:book.txt --recipe bf16 --wire bf16 --out runs/two\n  \
                   mantissa train --config run.toml --out runs/again --json | jq .loss"
 )]
 pub struct Args {
@@ -98,6 +104,9 @@ pub struct Configuration {
     /// Seed of weights, data order and stochastic rounding
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Format in which gradients travel between the ranks of `mpirun`: f32, bf16 or e4m3
+    #[arg(long, value_name = "FORMAT")]
+    pub wire: Option<Wire>,
     /// Steps between checkpoints
     #[arg(long, value_name = "N")]
     pub checkpoint_every: Option<u64>,
@@ -120,6 +129,7 @@ impl Configuration {
         set(&mut config.training.learning_rate, self.learning_rate);
         set(&mut config.training.seed, self.seed);
         set(&mut config.training.max_skips, self.max_skips);
+        set(&mut config.training.wire, self.wire);
         set(&mut config.checkpoints.every, self.checkpoint_every);
         if self.validation.is_some() {
             config.data.validation = self.validation;
@@ -179,8 +189,11 @@ struct Summary {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Error> {
-    match args.threads {
-        None => train(args),
+    let world = World::from_environment()?;
+    let threads = args.threads;
+    let train = || ranks::together(&world, || train(args, &world));
+    match threads {
+        None => train(),
         Some(threads) => {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads.into())
@@ -188,15 +201,16 @@ pub fn run(args: Args) -> Result<(), Error> {
                 .map_err(|error| {
                     Error::Usage(format!("cannot start {threads} threads: {error}"))
                 })?;
-            pool.install(|| train(args))
+            pool.install(train)
         }
     }
 }
 
-fn train(args: Args) -> Result<(), Error> {
-    let progress = Progress::default();
+fn train(args: Args, world: &World) -> Result<(), Error> {
+    let progress = Progress::of(world);
+    let as_json = args.json && world.is_first();
     let (folder, config, mut trainer) = if args.resume {
-        resume(&args, &progress)?
+        resume(&args, world, &progress)?
     } else {
         let mut config = match &args.config {
             Some(path) => RunConfig::load(path)?,
@@ -207,29 +221,40 @@ fn train(args: Args) -> Result<(), Error> {
         config.resolve_paths(Path::new(""))?;
         // The folder appears only once data, model and plan are known to be good; its configuration is written last,
         // since that is what makes it a run.
-        let trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
-        let folder = RunFolder::create(&args.out)?;
-        trainer.plan().save(folder.plan())?;
-        trainer.save_tokenizer(&folder.tokenizer())?;
-        folder.write_config(&config)?;
+        let mut trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
+        trainer.join(world, &config)?;
+        let folder = if world.is_first() {
+            let folder = RunFolder::create(&args.out)?;
+            trainer.plan().save(folder.plan())?;
+            trainer.save_tokenizer(&folder.tokenizer())?;
+            folder.write_config(&config)?;
+            folder
+        } else {
+            RunFolder::of_another_rank(&args.out)
+        };
         (folder, config, trainer)
     };
 
     for warning in trainer.plan().warnings() {
         let message = warning.to_string();
         progress.line(&format!("warning: {message}"));
-        if args.json {
+        if as_json {
             terminal::print_json(&Event::Warning { message }, false)?;
         }
     }
-    let mut log = folder.open_log(trainer.progress().step)?;
+    let mut log = match world.is_first() {
+        true => Some(folder.open_log(trainer.progress().step)?),
+        false => None,
+    };
     let steps = config.training.steps;
     let bar = progress.steps("training", steps, trainer.progress().step);
     let report_every = (steps / 20).max(1);
     while trainer.progress().step < steps {
         let record = trainer.step();
-        log.push(&record)?;
-        if args.json {
+        if let Some(log) = &mut log {
+            log.push(&record)?;
+        }
+        if as_json {
             terminal::print_json(&Event::Step { record: &record }, false)?;
         }
         if let Some(cause) = &record.cause {
@@ -240,7 +265,7 @@ fn train(args: Args) -> Result<(), Error> {
             .map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
         bar.set_message(format!("loss {loss}"));
         bar.inc(1);
-        if bar.is_hidden() && !args.json && record.step.is_multiple_of(report_every) {
+        if bar.is_hidden() && !as_json && record.step.is_multiple_of(report_every) {
             progress.line(&format!("step {:>6}/{steps}  loss {loss}", record.step));
         }
 
@@ -257,7 +282,7 @@ fn train(args: Args) -> Result<(), Error> {
         {
             bar.finish_and_clear();
             let saved = trainer.save(&folder, keep)?;
-            return Err(stopped(args.json, &folder, step, cause, skip, saved)?);
+            return Err(stopped(as_json, &folder, step, cause, skip, saved)?);
         }
     }
     bar.finish_and_clear();
@@ -267,6 +292,9 @@ fn train(args: Args) -> Result<(), Error> {
         ));
     }
 
+    if !world.is_first() {
+        return Ok(());
+    }
     let final_loss = trainer.evaluate();
     let unigram_loss = trainer.source().unigram_loss();
     let summary = Summary {
@@ -280,7 +308,7 @@ fn train(args: Args) -> Result<(), Error> {
         out: folder.path().to_owned(),
     };
     folder.write_summary(&summary)?;
-    if args.json {
+    if as_json {
         terminal::print_json(&Event::Summary { summary: &summary }, false)
     } else {
         let floor = summary
@@ -296,7 +324,12 @@ fn train(args: Args) -> Result<(), Error> {
 }
 
 /// Opens a run that was started before, under its own plan or the one to change to.
-fn resume(args: &Args, progress: &Progress) -> Result<(RunFolder, RunConfig, Trainer), Error> {
+fn resume(
+    args: &Args,
+    world: &World,
+    progress: &Progress,
+) -> Result<(RunFolder, RunConfig, Trainer), Error> {
+    let as_json = args.json && world.is_first();
     let folder = RunFolder::open(&args.out)?;
     let mut config = RunConfig::load(&folder.config())?;
     if let Some(name) = &args.change_plan {
@@ -306,8 +339,22 @@ fn resume(args: &Args, progress: &Progress) -> Result<(RunFolder, RunConfig, Tra
         config.resolve_paths(Path::new(""))?;
     }
     let source = open_source(&config, Some(&folder))?;
+    let checkpoints = mantissa::checkpoint::list(&folder.checkpoints())?;
+    let newest = checkpoints
+        .last()
+        .and_then(|path| path.file_name()?.to_str());
+    ranks::agree_on_checkpoint(world, newest)?;
+    // The first rank sets damaged checkpoints aside before the others look for a whole one, and none is written before
+    // all have read it.
+    if !world.is_first() {
+        world.wait();
+    }
     let resumed = Trainer::resume(&config, source, &folder, args.change_plan.is_some())?;
-    let trainer = resumed.trainer;
+    if world.is_first() {
+        world.wait();
+    }
+    let mut trainer = resumed.trainer;
+    trainer.join(world, &config)?;
     for damaged in resumed.damaged {
         let message = format!(
             "{}; it is now {}, and the run goes on from step {}",
@@ -316,20 +363,22 @@ fn resume(args: &Args, progress: &Progress) -> Result<(RunFolder, RunConfig, Tra
             trainer.progress().step
         );
         progress.line(&format!("warning: {message}"));
-        if args.json {
+        if as_json {
             terminal::print_json(&Event::Warning { message }, false)?;
         }
     }
     if let Some(change) = &resumed.plan_change {
         progress.line(&change.to_string());
-        if args.json {
+        if as_json {
             terminal::print_json(&Event::PlanChanged { change }, false)?;
         }
         // The checkpoint first: a run that is killed in between goes on as it was, and can be changed again.
         trainer.save(&folder, config.checkpoints.keep)?;
-        folder.log_plan_change(change)?;
-        trainer.plan().save(folder.plan())?;
-        folder.write_config(&config)?;
+        if world.is_first() {
+            folder.log_plan_change(change)?;
+            trainer.plan().save(folder.plan())?;
+            folder.write_config(&config)?;
+        }
     }
     Ok((folder, config, trainer))
 }

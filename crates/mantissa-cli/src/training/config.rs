@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use mantissa::parallel::Wire;
 use mantissa::plan::LossScaling;
 use mantissa_zoo::{BatchShape, BertConfig};
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,8 @@ pub struct TrainingConfig {
     pub seed: u64,
     /// Skipped steps in a row after which training stops with a diagnosis; 100 where it is not given.
     pub max_skips: u64,
+    /// In which format gradients travel between ranks; f32 where it is not given.
+    pub wire: Wire,
 }
 
 /// In which numerics.
@@ -235,6 +238,7 @@ impl Default for TrainingConfig {
             max_norm: None,
             seed: 0,
             max_skips: 100,
+            wire: Wire::F32,
         }
     }
 }
@@ -298,6 +302,19 @@ impl RunConfig {
             *recipe = absolute(Path::new(recipe))?.display().to_string();
         }
         Ok(())
+    }
+
+    /// What every rank of a run must have the same of: all but the paths of files, which may lie elsewhere on another
+    /// machine.
+    pub fn without_paths(&self) -> Self {
+        let mut config = self.clone();
+        if let DataSource::Text(path) = &mut config.data.source {
+            *path = PathBuf::from("…");
+        }
+        for path in [&mut config.data.validation, &mut config.numerics.plan] {
+            *path = path.take().map(|_| PathBuf::from("…"));
+        }
+        config
     }
 
     /// The text of the configuration file.

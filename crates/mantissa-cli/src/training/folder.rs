@@ -45,6 +45,13 @@ impl RunFolder {
         })
     }
 
+    /// The folder that another rank makes for a new run.
+    pub fn of_another_rank(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
     /// The folder of a run that was started before.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let folder = Self {

@@ -5,6 +5,7 @@ pub mod cores;
 pub mod folder;
 pub mod plan_change;
 pub mod progress;
+pub mod ranks;
 pub mod schedule;
 pub mod skip;
 pub mod study;

@@ -3,15 +3,28 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mantissa::World;
 
 /// Progress bars on stderr; nothing where that is no terminal.
 #[derive(Clone, Default)]
 pub struct Progress {
     bars: MultiProgress,
+    is_silent: bool,
 }
 
 impl Progress {
+    /// Progress of a run on several ranks: the first one tells it.
+    pub fn of(world: &World) -> Self {
+        if world.is_first() {
+            return Self::default();
+        }
+        Self {
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
+            is_silent: true,
+        }
+    }
+
     /// A bar of `steps` steps, `done` of them taken before.
     pub fn steps(&self, name: impl Into<Cow<'static, str>>, steps: u64, done: u64) -> ProgressBar {
         let style = ProgressStyle::with_template(
@@ -36,6 +49,9 @@ impl Progress {
 
     /// Writes a line above the bars, to stderr also where that is no terminal.
     pub fn line(&self, text: &str) {
+        if self.is_silent {
+            return;
+        }
         self.bars.suspend(|| eprintln!("{text}"));
     }
 }

@@ -3,9 +3,10 @@
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress, SetAside};
 use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step, non_finite_weights};
+use mantissa::parallel::Share;
 use mantissa::plan::{Plan, PlanError, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
-use mantissa::{LossScaler, Session, storage};
+use mantissa::{LossScaler, Session, World, storage};
 use mantissa_zoo::{
     Bert, HiddenMarkovConfig, HiddenMarkovSource, MaskedSource, TextConfig, TextCorpus,
     Tokenization, Validation,
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
 use super::plan_change::PlanChange;
+use super::ranks;
 use super::schedule::Schedule;
 use super::skip::SkipRecord;
 use crate::error::Error;
@@ -24,6 +26,9 @@ use crate::error::Error;
 pub struct Trainer {
     model: Bert,
     session: Session,
+    world: World,
+    /// This rank's sequences of every batch.
+    share: Share,
     optimizer: MasterOptimizer,
     scaler: LossScaler,
     plan: Plan,
@@ -169,6 +174,8 @@ impl Trainer {
                 seed: config.training.seed,
                 ..Progress::default()
             },
+            world: World::alone(),
+            share: session.share(config.training.batch_size)?,
             model,
             session,
             plan,
@@ -227,6 +234,8 @@ impl Trainer {
             schedule: config.schedule(),
             progress: saved.progress,
             model,
+            world: World::alone(),
+            share: session.share(config.training.batch_size)?,
             session,
             plan,
             source,
@@ -239,15 +248,26 @@ impl Trainer {
         })
     }
 
+    /// Goes on as one of the ranks of `world`, which must all have come to here alike.
+    pub fn join(&mut self, world: &World, config: &RunConfig) -> Result<(), Error> {
+        let batch = self.source.masked().batch(self.progress.step);
+        let (plan, model) = (&self.plan, &self.model);
+        ranks::agree_on_run(world, config, plan, self.progress, &batch, model)?;
+        self.world = world.clone();
+        self.session.join(world, config.training.wire);
+        self.share = self.session.share(config.training.batch_size)?;
+        Ok(())
+    }
+
     /// Takes one step.
     pub fn step(&mut self) -> StepRecord {
         let step = self.progress.step;
         // Dropout draws from the device's generator; seeding it anew makes each step a function of its number.
         self.device.seed(self.progress.seed ^ step.rotate_left(32));
         self.session.begin_step(step);
-        let batch = self.source.masked().batch(step);
+        let batch = self.source.masked().rows(step, self.share.rows());
         let loss = self.session.autocast(|| self.model.forward_loss(&batch));
-        let loss_value: f32 = loss.clone().into_scalar();
+        let loss = self.share.part(loss);
         let learning_rate = self.schedule.learning_rate(self.progress.applied);
         let loss_scale = self.scaler.loss_scale();
         let gradients = self.scaler.scale(loss).backward();
@@ -256,19 +276,19 @@ impl Trainer {
                 .step(learning_rate, &mut self.model, gradients, &mut self.scaler);
 
         self.progress.step += 1;
-        let cause = match outcome {
-            Step::Applied { .. } => {
+        let (loss, cause) = match outcome {
+            Step::Applied { loss, .. } => {
                 self.progress.applied += 1;
-                None
+                (loss, None)
             }
             Step::Skipped { cause } => {
                 self.progress.skipped += 1;
-                Some(cause)
+                (cause.loss, Some(cause))
             }
         };
         StepRecord {
             step,
-            loss: Some(loss_value).filter(|loss| loss.is_finite()),
+            loss: Some(loss).filter(|loss| loss.is_finite()),
             loss_scale,
             learning_rate,
             skipped: cause.is_some(),
@@ -285,9 +305,11 @@ impl Trainer {
     }
 
     /// Writes a checkpoint, removes those that are too old, and returns its path; or does neither if weights are not
-    /// finite, since no run can go on from there.
+    /// finite, since no run can go on from there. Only the first rank writes; all that a later step depends on is the same
+    /// on every rank, and here they make sure of the weights.
     pub fn save(&self, folder: &RunFolder, keep: usize) -> Result<Option<PathBuf>, Error> {
-        if !non_finite_weights(&self.model).is_empty() {
+        ranks::agree_on_weights(&self.world, self.progress.step, &self.model)?;
+        if !self.world.is_first() || !non_finite_weights(&self.model).is_empty() {
             return Ok(None);
         }
         let checkpoints = folder.checkpoints();

@@ -1,6 +1,12 @@
 //! What must be the same on all ranks before they begin.
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use crc32fast::Hasher;
+
 use super::World;
+use crate::flex_tensor::{contiguous, elements, into_flex};
+use crate::storage::widened_flex;
 
 /// Something that must be the same on all ranks: its name, and what it is here, in one line or more.
 pub type Fact<'a> = (&'a str, String);
@@ -59,6 +65,25 @@ impl World {
     }
 }
 
+/// A checksum of all float parameters of `model`, in its order: models with different weights have, but for one in four
+/// billion, different ones.
+pub fn fingerprint<M: Module>(model: &M) -> String {
+    let mut checksum = Checksum(Hasher::new());
+    model.visit(&mut checksum);
+    format!("{:08x}", checksum.0.finalize())
+}
+
+struct Checksum(Hasher);
+
+impl ModuleVisitor for Checksum {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let wide = contiguous(widened_flex(into_flex(param.val())));
+        for element in elements(&wide) {
+            self.0.update(&element.to_le_bytes());
+        }
+    }
+}
+
 /// What to say about two texts that differ.
 fn disagreement(rank: usize, what: &str, first: &str, theirs: &str) -> Disagreement {
     let (mut ours, mut others) = (first.lines(), theirs.lines());
@@ -79,7 +104,21 @@ fn disagreement(rank: usize, what: &str, first: &str, theirs: &str) -> Disagreem
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::super::tests::on_ranks;
+    use super::fingerprint;
+    use crate::nn::LinearConfig;
+
+    #[test]
+    fn other_weights_have_another_fingerprint() {
+        let device = Device::flex();
+        let linear = LinearConfig::new(4, 3).init(&device);
+        assert_eq!(fingerprint(&linear), fingerprint(&linear.clone()));
+        let mut other = linear.clone();
+        other.weight = other.weight.map(|weight| -weight);
+        assert_ne!(fingerprint(&linear), fingerprint(&other));
+    }
 
     #[test]
     fn ranks_that_agree_go_on() {

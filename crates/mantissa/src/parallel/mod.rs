@@ -50,7 +50,7 @@ mod wire;
 use std::fmt;
 use std::sync::Arc;
 
-pub use agreement::{Disagreement, Fact};
+pub use agreement::{Disagreement, Fact, fingerprint};
 pub use share::{Share, ShareError};
 pub(crate) use sum::Sum;
 pub use wire::{UnknownWire, Wire};
