@@ -32,7 +32,7 @@ pub fn do_all<J: Send, R: Send>(
         Ok(results)
     };
     let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(&worker)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_fold(Vec::new(), |mut all, worker| {
             match worker.join() {
                 Ok(results) => all.extend(results?),
