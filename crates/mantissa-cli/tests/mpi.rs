@@ -33,6 +33,8 @@ fn mpirun(groups: &[(usize, Vec<String>)]) -> Command {
     let mut command = Command::new("mpirun");
     // Containers often have one user and fewer cores than ranks.
     command.args(["--allow-run-as-root", "--oversubscribe"]);
+    // And forbid processes to read each other's memory.
+    command.args(["--mca", "btl_vader_single_copy_mechanism", "none"]);
     for (place, (ranks, arguments)) in groups.iter().enumerate() {
         if place > 0 {
             command.arg(":");

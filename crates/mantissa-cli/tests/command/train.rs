@@ -256,3 +256,22 @@ fn a_checkpoint_of_another_model_is_refused() {
     std::fs::write(&path, edited).unwrap();
     mantissa(["train", "--resume", "--out", run]).fails_naming(&["another model"]);
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_processes_without_mpi_are_refused() {
+    let folder = Folder::new();
+    let out = folder.path("run");
+    let output = Command::new(env!("CARGO_BIN_EXE_mantissa"))
+        .args(["train", "--steps", "1", "--out", out.to_str().unwrap()])
+        .env("OMPI_COMM_WORLD_SIZE", "2")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("2 processes") && error.contains("--features mpi"),
+        "{error}"
+    );
+    assert!(!out.exists());
+}

@@ -246,7 +246,11 @@ fn launched_ranks() -> Option<usize> {
 
 /// The bytes of f32s.
 fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+    let mut bytes = vec![0; 4 * values.len()];
+    for (bytes, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+        *bytes = x.to_le_bytes();
+    }
+    bytes
 }
 
 /// The f32s in bytes.

@@ -79,9 +79,13 @@ impl Wire {
         match self {
             Self::F32 => super::bytes(values),
             Self::Bf16 => {
-                let mut codes = vec![0; values.len()];
+                let mut codes = vec![0u16; values.len()];
                 self.rounder().encode_u16(random, start, values, &mut codes);
-                codes.iter().flat_map(|code| code.to_le_bytes()).collect()
+                let mut bytes = vec![0; 2 * codes.len()];
+                for (bytes, code) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+                    *bytes = code.to_le_bytes();
+                }
+                bytes
             }
             Self::E4m3 => {
                 let mut codes = vec![0; values.len()];
