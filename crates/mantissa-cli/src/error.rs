@@ -137,6 +137,12 @@ pub enum Error {
     /// A checkpoint is of another optimizer.
     #[error(transparent)]
     OptimizerRecord(#[from] mantissa::optimizer::OptimizerRecordError),
+    /// Parameter groups do not fit the model.
+    #[error(transparent)]
+    ParameterGroups(#[from] mantissa::optimizer::ParameterGroupsError),
+    /// A format of optimizer states that does not exist.
+    #[error(transparent)]
+    StateFormat(#[from] mantissa::optimizer::StateFormatError),
     /// A format that does not exist.
     #[error(transparent)]
     Format(#[from] UnknownName),

@@ -13,6 +13,7 @@ use crate::recipe::{Recipe, RecipeError};
 use crate::site::{Pass, Role, Site, SiteKind, SiteNumerics};
 use crate::storage::{StorageError, StorageTable};
 use crate::toml_text::TomlFault;
+use mantissa_kernels::state::StateFormats;
 
 /// The version of the plan file this crate reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub source: Source,
     /// How the loss is scaled.
     pub loss_scaling: LossScaling,
+    /// The formats of the optimizer's moments.
+    pub states: StateFormats,
     /// How weights and their gradients lie in memory.
     pub storage: StorageTable,
     /// The decisions, sorted by name (numbers in names by value), so that two plans can be compared line by line.
@@ -159,6 +162,7 @@ impl Plan {
         Ok(Plan {
             source,
             loss_scaling,
+            states: StateFormats::default(),
             storage: StorageTable::default(),
             sites,
         })
@@ -185,6 +189,7 @@ impl Plan {
         Ok(Plan {
             source: Source::Recipe(recipe.name.clone()),
             loss_scaling: recipe.loss_scaling.clone(),
+            states: recipe.states,
             storage: recipe.storage.clone(),
             sites: planned,
         })

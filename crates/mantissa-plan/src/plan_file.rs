@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use mantissa_kernels::state::StateFormats;
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ struct PlanFile {
     schema: u32,
     loss_scaling: LossScaling,
     source: Source,
+    #[serde(default, skip_serializing_if = "StateFormats::is_default")]
+    states: StateFormats,
     #[serde(default, skip_serializing_if = "StorageTable::is_default")]
     storage: StorageTable,
     #[serde(default)]
@@ -163,6 +166,7 @@ pub(crate) fn from_toml(text: &str) -> Result<Plan, PlanError> {
     file.storage.check()?;
     let plan = Plan::new(file.source, file.loss_scaling, sites)?;
     Ok(Plan {
+        states: file.states,
         storage: file.storage,
         ..plan
     })
@@ -173,6 +177,7 @@ pub(crate) fn to_toml(plan: &Plan) -> Result<String, PlanError> {
         schema: SCHEMA,
         loss_scaling: plan.loss_scaling.clone(),
         source: plan.source.clone(),
+        states: plan.states,
         storage: plan.storage.clone(),
         sites: plan.sites.iter().map(SiteEntry::of).collect(),
     })?)

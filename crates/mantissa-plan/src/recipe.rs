@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use globset::{Glob, GlobMatcher};
+use mantissa_kernels::state::StateFormats;
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,9 @@ pub struct Recipe {
     /// How the loss is scaled.
     #[serde(default)]
     pub loss_scaling: LossScaling,
+    /// The formats of the optimizer's moments, f32 where nothing is said; small parameters keep f32.
+    #[serde(default, skip_serializing_if = "StateFormats::is_default")]
+    pub states: StateFormats,
     /// How weights and their gradients lie in memory.
     #[serde(default, skip_serializing_if = "StorageTable::is_default")]
     pub storage: StorageTable,

@@ -1,5 +1,6 @@
 //! `mantissa formats`: every constant of every format, and the values of one.
 
+use mantissa::optimizer::StateFormat;
 use mantissa::plan::autocast::AUTOCAST;
 use mantissa_formats::{Format, Overflow, Rounding, Specials, decode, encode};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use crate::terminal::{exact, print, print_json, table};
     after_help = "Examples:\n  mantissa formats                 the constants of all formats\n  \
                   mantissa formats e2m1            its sixteen codes\n  \
                   mantissa formats --policy        which operations run in a low one\n  \
+                  mantissa formats --states        what `mantissa train --states` takes\n  \
                   mantissa formats e6m9 --json     any IEEE-like format with 2 to 8 exponent and up to 23 mantissa bits"
 )]
 pub struct Args {
@@ -21,6 +23,9 @@ pub struct Args {
     /// Tell which operations an autocast runs in low precision, which in f32, and which in their widest input
     #[arg(long, conflicts_with = "name")]
     policy: bool,
+    /// List the formats of optimizer states
+    #[arg(long, conflicts_with_all = ["name", "policy"])]
+    states: bool,
     /// Write JSON to stdout
     #[arg(long)]
     json: bool,
@@ -33,6 +38,9 @@ const LISTED_BITS: u32 = 8;
 pub fn run(args: Args) -> Result<(), Error> {
     if args.policy {
         return policy(args.json);
+    }
+    if args.states {
+        return states(args.json);
     }
     let Some(name) = args.name else {
         let all: Vec<_> = Format::NAMED
@@ -79,6 +87,42 @@ fn policy(as_json: bool) -> Result<(), Error> {
             4,
             rows.collect()
         )
+    ))
+}
+
+/// A published format of optimizer states.
+#[derive(Serialize)]
+struct StateLine {
+    format: StateFormat,
+    bytes_per_element: f64,
+    description: &'static str,
+}
+
+fn states(as_json: bool) -> Result<(), Error> {
+    const ELEMENTS: usize = 1 << 20;
+    let mut lines = Vec::new();
+    for (format, description) in StateFormat::PUBLISHED {
+        let format: StateFormat = format.parse()?;
+        lines.push(StateLine {
+            bytes_per_element: format.bytes(ELEMENTS) as f64 / ELEMENTS as f64,
+            format,
+            description,
+        });
+    }
+    if as_json {
+        return print_json(&serde_json::json!({ "states": lines }), true);
+    }
+    let rows = lines.into_iter().map(|line| {
+        vec![
+            line.format.to_string(),
+            line.description.to_owned(),
+            format!("{:.3}", line.bytes_per_element),
+        ]
+    });
+    print(&format!(
+        "{}\nOne format is for both of an optimizer's moments; FIRST,SECOND gives each its own. Blocks have any power of two \
+         from 16 to 1024 elements; all but the dynamic maps round stochastically with /stochastic at the end.\n",
+        table(&["states", "what they are", "bytes"], 2, rows.collect())
     ))
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mantissa::World;
+use mantissa::optimizer::StateFormats;
 use mantissa::parallel::Wire;
 use mantissa::plan::{LossScaling, Plan};
 use serde::Serialize;
@@ -89,6 +90,10 @@ pub struct Configuration {
     /// file takes any settings
     #[arg(long, value_name = "NAME")]
     pub loss_scaling: Option<LossScaling>,
+    /// Formats of the optimizer's moments, such as dynamic8 or e4m3/tensor,fp16/tensor, in place of the recipe's or plan's:
+    /// `mantissa formats --states` lists them; a configuration file has them by parameter, in [[parameters.groups]]
+    #[arg(long, value_name = "FORMAT[,FORMAT]")]
+    pub states: Option<StateFormats>,
     /// Training steps
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
@@ -140,6 +145,9 @@ impl Configuration {
         }
         if self.loss_scaling.is_some() {
             config.numerics.loss_scaling = self.loss_scaling;
+        }
+        if self.states.is_some() {
+            config.numerics.states = self.states;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use mantissa::optimizer::{ParameterGroup, ParameterGroups, StateFormats};
 use mantissa::parallel::Wire;
 use mantissa::plan::LossScaling;
 use mantissa_zoo::{BatchShape, BertConfig};
@@ -26,6 +27,8 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// How it learns.
     pub training: TrainingConfig,
+    /// Which parameters learn in their own way.
+    pub parameters: ParameterConfig,
     /// In which numerics.
     pub numerics: NumericsConfig,
     /// When it is saved.
@@ -163,6 +166,17 @@ pub struct TrainingConfig {
     pub wire: Wire,
 }
 
+/// Which parameters learn in their own way: `[[parameters.groups]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParameterConfig {
+    /// Parameters of fewer elements have f32 states, unless their group names formats.
+    pub exempt_below: usize,
+    /// The first group whose glob matches a parameter's path decides its states, learning rate and weight decay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ParameterGroup>,
+}
+
 /// In which numerics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,6 +190,10 @@ pub struct NumericsConfig {
     /// How the loss is scaled, in place of what the recipe or the plan says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scaling: Option<LossScaling>,
+    /// The formats of the optimizer's moments, in place of what the recipe or the plan says: one for both, or the first's
+    /// and the second's with a comma between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub states: Option<StateFormats>,
 }
 
 /// When it is saved.
@@ -195,6 +213,7 @@ impl Default for RunConfig {
             data: DataConfig::default(),
             model: ModelConfig::default(),
             training: TrainingConfig::default(),
+            parameters: ParameterConfig::default(),
             numerics: NumericsConfig::default(),
             checkpoints: CheckpointConfig::default(),
         }
@@ -239,6 +258,20 @@ impl Default for TrainingConfig {
             seed: 0,
             max_skips: 100,
             wire: Wire::F32,
+        }
+    }
+}
+
+impl Default for ParameterConfig {
+    fn default() -> Self {
+        let ParameterGroups {
+            exempt_below,
+            groups,
+            ..
+        } = ParameterGroups::default();
+        Self {
+            exempt_below,
+            groups,
         }
     }
 }
@@ -405,6 +438,12 @@ mod tests {
         config.model.d_model = Some(64);
         config.numerics.recipe = Some("int8".to_owned());
         config.numerics.loss_scaling = Some("1024".parse().unwrap());
+        config.numerics.states = Some("e4m3/tensor,fp16/tensor".parse().unwrap());
+        config.parameters.groups.push(ParameterGroup {
+            states: Some("fp32".parse().unwrap()),
+            weight_decay: Some(0.0),
+            ..ParameterGroup::of("*embedding*")
+        });
         assert_eq!(
             toml::from_str::<RunConfig>(&config.to_toml()).unwrap(),
             config

@@ -19,6 +19,8 @@ pub struct PlanChange {
     pub sites: Vec<String>,
     /// Whether the loss is scaled in another way, and its scale begins anew.
     pub loss_scaling: bool,
+    /// Whether the optimizer's states have other formats, to which they are rounded.
+    pub states: bool,
     /// Whether weights or gradients are stored in another way.
     pub storage: bool,
 }
@@ -32,13 +34,15 @@ impl PlanChange {
         });
         let sites: Vec<String> = differing.map(|site| site.name.clone()).collect();
         let loss_scaling = from.loss_scaling != to.loss_scaling;
+        let states = from.states != to.states;
         let storage = from.storage != to.storage;
-        (loss_scaling || storage || !sites.is_empty()).then(|| Self {
+        (loss_scaling || states || storage || !sites.is_empty()).then(|| Self {
             step,
             from: origin(from),
             to: origin(to),
             sites,
             loss_scaling,
+            states,
             storage,
         })
     }
@@ -69,6 +73,9 @@ impl fmt::Display for PlanChange {
         }
         if self.loss_scaling {
             f.write_str("; the loss scale begins anew")?;
+        }
+        if self.states {
+            f.write_str("; the optimizer's states are rounded to other formats")?;
         }
         if self.storage {
             f.write_str("; weights are stored anew")?;

@@ -2,7 +2,9 @@
 
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress, SetAside};
-use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step, non_finite_weights};
+use mantissa::optimizer::{
+    AdamWConfig, MasterOptimizer, ParameterGroups, Step, non_finite_weights,
+};
 use mantissa::parallel::Share;
 use mantissa::plan::{Plan, PlanError, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
@@ -138,6 +140,9 @@ pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> 
     if let Some(loss_scaling) = &numerics.loss_scaling {
         plan.loss_scaling = loss_scaling.clone();
     }
+    if let Some(states) = numerics.states {
+        plan.states = states;
+    }
     Ok(plan)
 }
 
@@ -167,7 +172,7 @@ impl Trainer {
         let model = storage::store(model, &plan).map_err(PlanError::from)?;
         let session = Session::bind(&model, &plan, config.training.seed)?;
         Ok(Self {
-            optimizer: optimizer(config).with_session(&session),
+            optimizer: optimizer(config, &plan, &model)?.with_session(&session),
             scaler: LossScaler::for_plan(&plan),
             schedule: config.schedule(),
             progress: Progress {
@@ -226,10 +231,14 @@ impl Trainer {
         } else {
             LossScaler::for_plan(&plan)
         };
+        let optimizer = optimizer(config, &plan, &model)?.with_session(&session);
+        let optimizer = if plan.states == saved.plan.states {
+            optimizer.load_record(saved.optimizer)?
+        } else {
+            optimizer.convert_record(saved.optimizer)?
+        };
         let trainer = Self {
-            optimizer: optimizer(config)
-                .with_session(&session)
-                .load_record(saved.optimizer)?,
+            optimizer,
             scaler,
             schedule: config.schedule(),
             progress: saved.progress,
@@ -376,12 +385,17 @@ impl Trainer {
     }
 }
 
-fn optimizer(config: &RunConfig) -> MasterOptimizer {
+fn optimizer(config: &RunConfig, plan: &Plan, model: &Bert) -> Result<MasterOptimizer, Error> {
     let training = &config.training;
     let optimizer = AdamWConfig::new().with_weight_decay(training.weight_decay);
-    let optimizer = MasterOptimizer::new(optimizer);
-    match training.max_norm {
+    let groups = ParameterGroups {
+        states: plan.states,
+        exempt_below: config.parameters.exempt_below,
+        groups: config.parameters.groups.clone(),
+    };
+    let optimizer = MasterOptimizer::new(optimizer).with_groups(&groups, model)?;
+    Ok(match training.max_norm {
         Some(max_norm) => optimizer.with_max_norm(max_norm),
         None => optimizer,
-    }
+    })
 }

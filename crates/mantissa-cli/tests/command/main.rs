@@ -8,6 +8,7 @@ mod formats;
 mod inspect;
 mod recipes;
 mod skips;
+mod states;
 mod train;
 
 use std::ffi::OsStr;

@@ -4,7 +4,7 @@
 //! decodes a piece of it into the first cache, computes in f32, and codes the piece again, in one pass over memory. (Only a scale
 //! for the whole tensor needs two, because it depends on the largest of the new moments.)
 //!
-//! - [`StateFormat`]: how the elements are coded, as data with a text form;
+//! - [`StateFormat`]: how the elements are coded, as data with a text form; [`StateFormats`] for both moments;
 //! - [`Moment`]: first or second, which decides what the codes are spent on;
 //! - [`StateBuffer`]: the codes and scales of one tensor's moment;
 //! - [`StateView`]: a moment as the updates of [`optimizer`](crate::optimizer) take it.
@@ -34,10 +34,12 @@ mod coder;
 mod expansion;
 mod format;
 mod map;
+mod pair;
 mod pass;
 
 pub use buffer::{DamagedState, StateBuffer, StateView};
 pub use format::{StateFormat, StateFormatError};
+pub use pair::StateFormats;
 pub(crate) use pass::update;
 
 /// What of the gradients a buffer averages.

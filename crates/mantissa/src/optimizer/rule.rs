@@ -4,10 +4,10 @@ use mantissa_formats::RandomBits;
 use mantissa_kernels::optimizer::{
     Adafactor, AdafactorMoments, AdafactorSettings, Adam, Lamb, Momentum, Sgd, WeightDecay,
 };
-use mantissa_kernels::state::{Moment, StateBuffer, StateFormat};
+use mantissa_kernels::state::{Moment, StateBuffer, StateFormat, StateFormats};
 
 use super::config::{AdafactorConfig, AdamConfig, AdamWConfig, LambConfig, SgdConfig, penalty};
-use super::groups::{Member, StateFormats};
+use super::groups::Member;
 use super::state::ParameterState;
 
 /// A rule for updating parameters in place.

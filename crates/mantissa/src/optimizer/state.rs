@@ -6,10 +6,10 @@ use burn::module::ParamId;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Bytes;
 use mantissa_formats::Format;
-use mantissa_kernels::state::{Moment, StateBuffer, StateFormat, StateFormatError};
+use mantissa_kernels::state::{Moment, StateBuffer, StateFormat, StateFormatError, StateFormats};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::groups::{Members, StateFormats};
+use super::groups::Members;
 use super::rule::{Buffer, Rule};
 
 /// The key of the rule's name in a record's metadata.
