@@ -114,6 +114,13 @@ fn work() -> Vec<(String, Work)> {
             Box::new(move |b| rounder.decode_u8(&b.codes8, &mut b.out)),
         );
     }
+    let int8 = Rounder::new(Format::INT8, Rounding::Stochastic, Overflow::Saturate);
+    add(
+        "encode int8 stochastic, divided".to_owned(),
+        Box::new(move |b| {
+            int8.encode_scaled_u8(RandomBits::new(1, 2), 0, &b.values, 0.37, &mut b.codes8);
+        }),
+    );
     let bf16 = Rounder::new(Format::BF16, Rounding::Nearest, Overflow::Special);
     add(
         "encode bf16".to_owned(),

@@ -8,14 +8,18 @@ use pulp::{Simd, WithSimd};
 use crate::RandomBits;
 use crate::kernel::{Grid, STOCHASTIC};
 use crate::pass::{Code, Pass};
-use crate::random::{BLOCK, PAIR};
+use crate::random::{self, BLOCK, PAIR};
+
+/// Elements served by one block of random words, and by those drawn together.
+const HALF_DRAWN: u64 = 2 * BLOCK as u64;
+const DRAWN: u64 = PAIR as u64 * HALF_DRAWN;
 
 /// What rounding adds to the part it drops.
 #[derive(Clone, Copy)]
 pub(crate) struct Amounts {
     /// For directed roundings.
     pub(crate) amount: u32,
-    /// For stochastic rounding: the random bits of the elements from `start` on.
+    /// For stochastic rounding: where the amounts of the elements from `start` on are drawn.
     pub(crate) random: RandomBits,
     pub(crate) start: u64,
 }
@@ -39,14 +43,20 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
         let mut at = 0;
         loop {
             // Whole blocks in a loop of their own: padding calls functions, and a call takes all registers.
-            let within = self.within(at);
             if ROUNDING == STOCHASTIC {
-                while within == 0 && len - at >= PAIR * BLOCK {
-                    let block = self.random_block(at);
-                    for amounts in self.amounts.random.two_blocks(simd, block) {
+                while self.index(at).is_multiple_of(DRAWN) && (len - at) as u64 >= DRAWN {
+                    let words = self
+                        .amounts
+                        .random
+                        .two_blocks(simd, self.index(at) / HALF_DRAWN);
+                    for words in &words {
+                        let amounts = random::amounts::<0>(words);
                         self.pass
                             .whole::<S, ROUNDING, SHAPE>(simd, &grid, at, &amounts);
-                        at += BLOCK;
+                        let amounts = random::amounts::<1>(words);
+                        self.pass
+                            .whole::<S, ROUNDING, SHAPE>(simd, &grid, at + BLOCK, &amounts);
+                        at += 2 * BLOCK;
                     }
                 }
             } else {
@@ -59,10 +69,12 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
             if at == len {
                 return;
             }
-            let count = (BLOCK - within).min(len - at);
+            let mut count = BLOCK.min(len - at);
             if ROUNDING == STOCHASTIC {
-                let bits = self.amounts.random.block(self.random_block(at));
-                amounts[..count].copy_from_slice(&bits[within..within + count]);
+                let within = (self.index(at) % BLOCK as u64) as usize;
+                count = count.min(BLOCK - within);
+                let block = self.amounts.random.amounts(self.index(at) / BLOCK as u64);
+                amounts[..count].copy_from_slice(&block[within..within + count]);
             }
             self.pass
                 .part::<S, ROUNDING, SHAPE>(simd, &grid, at, count, &amounts);
@@ -72,19 +84,10 @@ impl<P: Pass, const ROUNDING: u8, const SHAPE: u8> WithSimd for Coding<'_, P, RO
 }
 
 impl<P, const ROUNDING: u8, const SHAPE: u8> Coding<'_, P, ROUNDING, SHAPE> {
-    /// Where in its block of random bits an element lies.
+    /// The index of an element in the stream of random bits.
     #[inline(always)]
-    fn within(&self, at: usize) -> usize {
-        match ROUNDING {
-            STOCHASTIC => (self.amounts.start.wrapping_add(at as u64) % BLOCK as u64) as usize,
-            _ => 0,
-        }
-    }
-
-    /// The number of the block of random bits of an element.
-    #[inline(always)]
-    fn random_block(&self, at: usize) -> u64 {
-        self.amounts.start.wrapping_add(at as u64) / BLOCK as u64
+    fn index(&self, at: usize) -> u64 {
+        self.amounts.start.wrapping_add(at as u64)
     }
 }
 

@@ -74,6 +74,9 @@ pub(crate) struct Grid {
     /// From the sign of an f32 to that of the code.
     sign_shift: u32,
     sign_bit: u32,
+    /// For integers in fixed point: the bits of the whole part with its sign, and the worth of one in units of the last place.
+    whole_bits: u32,
+    one: f32,
 }
 
 impl Grid {
@@ -166,6 +169,8 @@ impl Grid {
             },
             sign_shift: 32 - format.bits(),
             sign_bit,
+            whole_bits: format.bits(),
+            one: codec::exp2(32 - format.bits() as i32),
         })
     }
 
@@ -173,6 +178,11 @@ impl Grid {
     #[inline(always)]
     pub(crate) fn round<const ROUNDING: u8, const SHAPE: u8>(&self, x: f32, amount: u32) -> f32 {
         let magnitude = x.to_bits() & !SIGN;
+        if ROUNDING == STOCHASTIC && SHAPE == TWOS_COMPLEMENT {
+            let rounded = self.whole_by_amount(magnitude, amount) as i32 as f32;
+            let sign = self.sign::<SHAPE>(x, rounded.to_bits(), self.max_bits);
+            return f32::from_bits(rounded.to_bits() ^ sign);
+        }
         let rounded = if ROUNDING == NEAREST && SHAPE != FULL_RANGE {
             let clamped = magnitude.min(self.clamp);
             let power = f32::from_bits(self.rounding_power(clamped));
@@ -198,6 +208,9 @@ impl Grid {
     #[inline(always)]
     pub(crate) fn encode<const ROUNDING: u8, const SHAPE: u8>(&self, x: f32, amount: u32) -> u32 {
         let magnitude = x.to_bits() & !SIGN;
+        if ROUNDING == STOCHASTIC && SHAPE == TWOS_COMPLEMENT {
+            return self.with_sign(self.whole_by_amount(magnitude, amount), x);
+        }
         let code = if SHAPE == FULL_RANGE {
             self.round_bits::<ROUNDING, SHAPE>(magnitude, amount) >> self.dropped
         } else {
@@ -219,8 +232,7 @@ impl Grid {
             code
         };
         if SHAPE == TWOS_COMPLEMENT {
-            let negative = ((x.to_bits() as i32) >> 31) as u32;
-            (code ^ negative).wrapping_sub(negative) & (2 * self.sign_bit - 1)
+            self.with_sign(code, x)
         } else {
             code ^ self.sign::<SHAPE>(x, code, self.max_code) >> self.sign_shift
         }
@@ -255,6 +267,25 @@ impl Grid {
             return f32::NAN;
         }
         f32::from_bits(value | sign << self.sign_shift)
+    }
+
+    /// The two's complement of an integer if `x` is negative.
+    #[inline(always)]
+    fn with_sign(&self, integer: u32, x: f32) -> u32 {
+        let negative = ((x.to_bits() as i32) >> 31) as u32;
+        (integer ^ negative).wrapping_sub(negative) & (2 * self.sign_bit - 1)
+    }
+
+    /// The integer that a magnitude becomes by an amount whose last bits, as many as the format has, are zeros: what fixed point
+    /// drops of the magnitude is below the amount's last bit, and makes no carry.
+    #[inline(always)]
+    fn whole_by_amount(&self, magnitude: u32, amount: u32) -> u32 {
+        let clamped = f32::from_bits(magnitude.min(self.max_bits));
+        // SAFETY: neither NaN nor infinity is below the largest integer, which times `one` is less than 2^31.
+        #[allow(unsafe_code)]
+        let fixed: i32 = unsafe { (clamped * self.one).to_int_unchecked() };
+        let whole = (fixed as u32 + (amount >> self.whole_bits)) >> (32 - self.whole_bits);
+        if magnitude > INFINITY { 0 } else { whole }
     }
 
     /// The power of two that leaves this magnitude no bits below one step of the grid.

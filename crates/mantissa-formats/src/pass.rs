@@ -5,7 +5,7 @@ use pulp::Simd;
 use crate::kernel::Grid;
 use crate::prefetch;
 use crate::random::BLOCK;
-use crate::scales::Scales;
+use crate::scales::Divisor;
 
 /// Elements to be coded, each call those after the last one.
 pub(crate) trait Pass {
@@ -34,35 +34,33 @@ pub(crate) trait Pass {
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32);
 }
 
-/// Values that are replaced, with `SCALED` divided by a scale first and multiplied by it in the end.
-pub(crate) struct InPlace<'a, const SCALED: bool> {
+/// Values that are replaced, divided by their scales first and multiplied by them in the end.
+pub(crate) struct InPlace<'a, D> {
     values: &'a mut [f32],
-    scales: Scales<'a>,
+    scales: D,
 }
 
-impl<'a, const SCALED: bool> InPlace<'a, SCALED> {
-    pub(crate) fn new(values: &'a mut [f32], scales: Scales<'a>) -> Self {
+impl<'a, D: Divisor> InPlace<'a, D> {
+    pub(crate) fn new(values: &'a mut [f32], scales: D) -> Self {
         Self { values, scales }
     }
 
     #[inline(always)]
-    fn block<const ROUNDING: u8, const SHAPE: u8>(
+    fn block<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         grid: &Grid,
         values: &mut [f32; BLOCK],
-        scales: &Scales,
+        scales: &D,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            *values = scales.divide(values);
-        }
+        *values = scales.divide::<S>(values);
         for i in 0..BLOCK {
             let x = grid.round::<ROUNDING, SHAPE>(values[i], amounts[i]);
-            values[i] = if SCALED { x * scales.block()[i] } else { x };
+            values[i] = if D::NONE { x } else { x * scales.scale(i) };
         }
     }
 }
 
-impl<const SCALED: bool> Pass for InPlace<'_, SCALED> {
+impl<D: Divisor> Pass for InPlace<'_, D> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.values.len()
@@ -76,12 +74,10 @@ impl<const SCALED: bool> Pass for InPlace<'_, SCALED> {
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            self.scales.advance(simd, BLOCK);
-        }
+        self.scales.advance(simd, BLOCK);
         prefetch::ahead(self.values, at, BLOCK);
         let (block, _) = self.values[at..at + BLOCK].as_chunks_mut();
-        Self::block::<ROUNDING, SHAPE>(grid, &mut block[0], &self.scales, amounts);
+        Self::block::<S, ROUNDING, SHAPE>(grid, &mut block[0], &self.scales, amounts);
     }
 
     #[inline(always)]
@@ -93,51 +89,49 @@ impl<const SCALED: bool> Pass for InPlace<'_, SCALED> {
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            self.scales.advance(simd, count);
-        }
+        self.scales.advance(simd, count);
         let values = &mut self.values[at..at + count];
         let mut padded = padded(values);
-        Self::block::<ROUNDING, SHAPE>(grid, &mut padded, &self.scales, amounts);
+        Self::block::<S, ROUNDING, SHAPE>(grid, &mut padded, &self.scales, amounts);
         values.copy_from_slice(&padded[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
         self.scales.advance(pulp::Scalar::new(), 1);
-        let scale = self.scales.block()[0];
+        let scale = self.scales.scale(0);
         self.values[i] = decode(encode(self.values[i] / scale)) * scale;
     }
 }
 
-/// Values to other values, with `SCALED` divided by a scale first and with `BACK` multiplied by it in the end.
-pub(crate) struct ToValues<'a, const SCALED: bool, const BACK: bool> {
+/// Values to other values, divided by their scales first and with `BACK` multiplied by them in the end.
+pub(crate) struct ToValues<'a, D, const BACK: bool> {
     src: &'a [f32],
     out: &'a mut [f32],
-    scales: Scales<'a>,
+    scales: D,
 }
 
-impl<'a, const SCALED: bool, const BACK: bool> ToValues<'a, SCALED, BACK> {
-    pub(crate) fn new(src: &'a [f32], out: &'a mut [f32], scales: Scales<'a>) -> Self {
+impl<'a, D: Divisor, const BACK: bool> ToValues<'a, D, BACK> {
+    pub(crate) fn new(src: &'a [f32], out: &'a mut [f32], scales: D) -> Self {
         Self { src, out, scales }
     }
 
     #[inline(always)]
-    fn block<const ROUNDING: u8, const SHAPE: u8>(
+    fn block<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         grid: &Grid,
         src: &[f32; BLOCK],
-        scales: &Scales,
+        scales: &D,
         amounts: &[u32; BLOCK],
         out: &mut [f32; BLOCK],
     ) {
-        let quotients = if SCALED { scales.divide(src) } else { *src };
+        let quotients = scales.divide::<S>(src);
         for i in 0..BLOCK {
             let x = grid.round::<ROUNDING, SHAPE>(quotients[i], amounts[i]);
-            out[i] = if BACK { x * scales.block()[i] } else { x };
+            out[i] = if BACK { x * scales.scale(i) } else { x };
         }
     }
 }
 
-impl<const SCALED: bool, const BACK: bool> Pass for ToValues<'_, SCALED, BACK> {
+impl<D: Divisor, const BACK: bool> Pass for ToValues<'_, D, BACK> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.src.len()
@@ -151,13 +145,11 @@ impl<const SCALED: bool, const BACK: bool> Pass for ToValues<'_, SCALED, BACK> {
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            self.scales.advance(simd, BLOCK);
-        }
+        self.scales.advance(simd, BLOCK);
         prefetch::ahead(self.src, at, BLOCK);
         let (src, _) = self.src[at..at + BLOCK].as_chunks();
         let (out, _) = self.out[at..at + BLOCK].as_chunks_mut();
-        Self::block::<ROUNDING, SHAPE>(grid, &src[0], &self.scales, amounts, &mut out[0]);
+        Self::block::<S, ROUNDING, SHAPE>(grid, &src[0], &self.scales, amounts, &mut out[0]);
     }
 
     #[inline(always)]
@@ -169,18 +161,16 @@ impl<const SCALED: bool, const BACK: bool> Pass for ToValues<'_, SCALED, BACK> {
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            self.scales.advance(simd, count);
-        }
+        self.scales.advance(simd, count);
         let src = padded(&self.src[at..at + count]);
         let mut out = [0.0; BLOCK];
-        Self::block::<ROUNDING, SHAPE>(grid, &src, &self.scales, amounts, &mut out);
+        Self::block::<S, ROUNDING, SHAPE>(grid, &src, &self.scales, amounts, &mut out);
         self.out[at..at + count].copy_from_slice(&out[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, decode: impl Fn(u32) -> f32) {
         self.scales.advance(pulp::Scalar::new(), 1);
-        let scale = self.scales.block()[0];
+        let scale = self.scales.scale(0);
         let x = decode(encode(self.src[i] / scale));
         self.out[i] = if BACK { x * scale } else { x };
     }
@@ -205,27 +195,27 @@ impl Code for u16 {
     }
 }
 
-/// Values to codes, with `SCALED` divided by a scale first.
-pub(crate) struct ToCodes<'a, C, const SCALED: bool> {
+/// Values to codes, divided by their scales first.
+pub(crate) struct ToCodes<'a, C, D> {
     src: &'a [f32],
     dst: &'a mut [C],
-    scales: Scales<'a>,
+    scales: D,
 }
 
-impl<'a, C: Code, const SCALED: bool> ToCodes<'a, C, SCALED> {
-    pub(crate) fn new(src: &'a [f32], dst: &'a mut [C], scales: Scales<'a>) -> Self {
+impl<'a, C: Code, D: Divisor> ToCodes<'a, C, D> {
+    pub(crate) fn new(src: &'a [f32], dst: &'a mut [C], scales: D) -> Self {
         Self { src, dst, scales }
     }
 
     #[inline(always)]
-    fn block<const ROUNDING: u8, const SHAPE: u8>(
+    fn block<S: Simd, const ROUNDING: u8, const SHAPE: u8>(
         grid: &Grid,
         src: &[f32; BLOCK],
-        scales: &Scales,
+        scales: &D,
         amounts: &[u32; BLOCK],
         out: &mut [C; BLOCK],
     ) {
-        let quotients = if SCALED { scales.divide(src) } else { *src };
+        let quotients = scales.divide::<S>(src);
         // All codes before the first is narrowed: the compiler vectorises either loop by itself better than both in one.
         let mut codes = [0; BLOCK];
         for i in 0..BLOCK {
@@ -237,7 +227,7 @@ impl<'a, C: Code, const SCALED: bool> ToCodes<'a, C, SCALED> {
     }
 }
 
-impl<C: Code, const SCALED: bool> Pass for ToCodes<'_, C, SCALED> {
+impl<C: Code, D: Divisor> Pass for ToCodes<'_, C, D> {
     #[inline(always)]
     fn len(&self) -> usize {
         self.src.len()
@@ -251,13 +241,11 @@ impl<C: Code, const SCALED: bool> Pass for ToCodes<'_, C, SCALED> {
         at: usize,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            self.scales.advance(simd, BLOCK);
-        }
+        self.scales.advance(simd, BLOCK);
         prefetch::ahead(self.src, at, BLOCK);
         let (src, _) = self.src[at..at + BLOCK].as_chunks();
         let (dst, _) = self.dst[at..at + BLOCK].as_chunks_mut();
-        Self::block::<ROUNDING, SHAPE>(grid, &src[0], &self.scales, amounts, &mut dst[0]);
+        Self::block::<S, ROUNDING, SHAPE>(grid, &src[0], &self.scales, amounts, &mut dst[0]);
     }
 
     #[inline(always)]
@@ -269,18 +257,16 @@ impl<C: Code, const SCALED: bool> Pass for ToCodes<'_, C, SCALED> {
         count: usize,
         amounts: &[u32; BLOCK],
     ) {
-        if SCALED {
-            self.scales.advance(simd, count);
-        }
+        self.scales.advance(simd, count);
         let src = padded(&self.src[at..at + count]);
         let mut dst = [C::default(); BLOCK];
-        Self::block::<ROUNDING, SHAPE>(grid, &src, &self.scales, amounts, &mut dst);
+        Self::block::<S, ROUNDING, SHAPE>(grid, &src, &self.scales, amounts, &mut dst);
         self.dst[at..at + count].copy_from_slice(&dst[..count]);
     }
 
     fn one(&mut self, i: usize, encode: impl Fn(f32) -> u32, _: impl Fn(u32) -> f32) {
         self.scales.advance(pulp::Scalar::new(), 1);
-        let scale = self.scales.block()[0];
+        let scale = self.scales.scale(0);
         self.dst[i] = C::holding(encode(self.src[i] / scale));
     }
 }

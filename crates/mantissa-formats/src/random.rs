@@ -1,4 +1,5 @@
-//! Counter-based random bits: the bits of an element are a pure function of (seed, stream, element index).
+//! Counter-based random bits: the bits of an element are a pure function of (seed, stream, element index). Stochastic rounding
+//! takes half a word for each element, for drawing a word takes as long as rounding by it.
 //!
 //! The generator is Philox4x32 with seven rounds (Salmon, Moraes, Dror, Shaw: *Parallel random numbers: as easy as 1, 2, 3*,
 //! SC 2011), the fewest rounds that pass BigCrush there.
@@ -19,6 +20,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) const BLOCK: usize = 4 * LANES;
 /// Blocks drawn together, so that one's multiplications wait while the other's run.
 pub(crate) const PAIR: usize = 2;
+/// Elements that stochastic rounding serves with one word each.
+const HALVES: u64 = 2;
 
 /// A stream of random bits, 32 for each element index. Copying it is free and reading it changes nothing, so any thread may ask
 /// for any element in any order.
@@ -74,10 +77,24 @@ impl RandomBits {
 
     /// The 32 random bits of the element at `index`.
     pub const fn at(&self, index: u64) -> u32 {
-        let index = self.place(index);
-        let (block, within) = (index / BLOCK as u64, (index % BLOCK as u64) as usize);
+        self.word(self.place(index))
+    }
+
+    /// The word at a place in the stream.
+    const fn word(&self, place: u64) -> u32 {
+        let (block, within) = (place / BLOCK as u64, (place % BLOCK as u64) as usize);
         let (lane, word) = (within % LANES, within / LANES);
         philox(self.counter(block * LANES as u64 + lane as u64), self.key())[word]
+    }
+
+    /// What stochastic rounding adds to the part of the element at `index` that it drops, in units of 2^-32 of the gap: 16 random
+    /// bits, and below them a one and zeros, the middle of what is not drawn. So a word serves two elements, and the mean of the
+    /// roundings is within 2^-17 of the gap of the value.
+    pub const fn amount_at(&self, index: u64) -> u32 {
+        let place = self.place(index);
+        let (part, within) = (place / BLOCK as u64, place % BLOCK as u64);
+        let word = self.word(part / HALVES * BLOCK as u64 + within);
+        amount(word, part % HALVES)
     }
 
     /// Writes the random bits of the elements from `start` on.
@@ -87,6 +104,17 @@ impl RandomBits {
             start: self.place(start),
             out,
         });
+    }
+
+    /// The [amounts](Self::amount_at) of a block of elements of the stream. To be inlined into code that is compiled for a vector
+    /// unit.
+    #[inline(always)]
+    pub(crate) fn amounts(&self, block: u64) -> [u32; BLOCK] {
+        let words = self.block(block / HALVES);
+        match block % HALVES {
+            0 => amounts::<0>(&words),
+            _ => amounts::<1>(&words),
+        }
     }
 
     /// The random bits of two blocks of the stream that follow each other. To be inlined into code that is compiled for a vector
@@ -142,6 +170,27 @@ impl RandomBits {
             (self.stream >> 32) as u32,
         ]
     }
+}
+
+/// The amount of the element that has this half of a word, the lower half first.
+#[inline(always)]
+const fn amount(word: u32, half: u64) -> u32 {
+    let drawn = if half == 0 {
+        word << 16
+    } else {
+        word & 0xffff_0000
+    };
+    drawn | 0x8000
+}
+
+/// The amounts of the block of elements that has this half of the words.
+#[inline(always)]
+pub(crate) fn amounts<const HALF: u64>(words: &[u32; BLOCK]) -> [u32; BLOCK] {
+    let mut amounts = [0; BLOCK];
+    for i in 0..BLOCK {
+        amounts[i] = amount(words[i], HALF);
+    }
+    amounts
 }
 
 /// [`RandomBits::fill`] for any vector unit. (A closure would leave its loop out of line, compiled for none.)
@@ -279,6 +328,36 @@ mod tests {
                 random.skip(start).fill(0, &mut skipped);
                 assert_eq!(skipped, bits, "{start} {len}");
             }
+        }
+    }
+
+    #[test]
+    fn a_block_of_amounts_holds_what_each_index_would() {
+        let random = RandomBits::new(0x0123_4567_89ab_cdef, 42);
+        for block in [0, 1, 2, 1001, u64::MAX / BLOCK as u64] {
+            for (i, amount) in random.amounts(block).into_iter().enumerate() {
+                let index = block * BLOCK as u64 + i as u64;
+                assert_eq!(amount, random.amount_at(index), "{index}");
+            }
+        }
+    }
+
+    /// Neighbouring blocks share words, but no bits.
+    #[test]
+    fn amounts_are_spread_evenly_and_independent_of_each_other() {
+        let random = RandomBits::new(5, 6);
+        let amounts: Vec<u32> = (0..1 << 16).map(|i| random.amount_at(i)).collect();
+        assert!(amounts.iter().all(|amount| amount & 0xffff == 0x8000));
+        // Centred, with the variance of a uniform distribution; products of pairs average to nothing.
+        let centred = |i: usize| f64::from(amounts[i % amounts.len()]) / 2f64.powi(32) - 0.5;
+        let mean = |term: &dyn Fn(usize) -> f64| {
+            (0..amounts.len()).map(term).sum::<f64>() / amounts.len() as f64
+        };
+        let error = 1.0 / (amounts.len() as f64).sqrt();
+        assert!(mean(&centred).abs() < 4.0 * error * (1.0f64 / 12.0).sqrt());
+        for distance in [1, 16, BLOCK, 2 * BLOCK] {
+            let product = mean(&|i| centred(i) * centred(i + distance));
+            assert!(product.abs() < 4.0 * error / 12.0, "{distance}: {product}");
         }
     }
 

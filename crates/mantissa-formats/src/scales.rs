@@ -1,7 +1,12 @@
 //! The scales of runs of elements, laid out beside the elements, and the division by them.
+//!
+//! A division takes ten times as long as a product. With the reciprocal at hand a product and two fused multiply-adds give the same
+//! quotient bit for bit (Markstein 1990, IBM Journal of Research and Development 34; Brisebarre, Muller and Raina 2004, IEEE
+//! Transactions on Computers 53), as long as nothing under- or overflows on the way.
 
 use pulp::Simd;
 
+use crate::Format;
 use crate::random::BLOCK;
 
 /// Elements of a part of a block whose scale is looked up together: as many as the widest vectors hold.
@@ -12,6 +17,116 @@ const QUARTER: usize = BLOCK / 4;
 #[repr(align(64))]
 struct Beside([f32; BLOCK]);
 
+/// How quotients by the scales of a block are found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// Reciprocals are exact, and so a product with one is the quotient.
+    Multiply,
+    /// A product with the reciprocal is put right.
+    Correct,
+    Divide,
+}
+
+impl Way {
+    #[inline(always)]
+    fn of(scale: f32) -> Self {
+        if has_exact_reciprocal(scale) {
+            Self::Multiply
+        } else if (LEAST_CORRECTED..=1.0 / LEAST_CORRECTED).contains(&scale) {
+            Self::Correct
+        } else {
+            Self::Divide
+        }
+    }
+
+    /// This way, unless it takes a coarse format and this is none.
+    #[inline(always)]
+    fn or_division(self, coarse: bool) -> Self {
+        match self {
+            Self::Correct if !coarse => Self::Divide,
+            way => way,
+        }
+    }
+}
+
+/// Whether quotients below [`LEAST_CORRECTED`] are as good as each other to a format, and those above its reciprocal: stochastic
+/// rounding tells parts of 2^-17 of the smallest value from nothing.
+fn is_coarse(format: Format) -> bool {
+    format.min_subnormal() >= LEAST_CORRECTED * 131_072.0
+        && format.max_finite() <= 1.0 / LEAST_CORRECTED
+}
+
+/// 2^-60: by scales from this to its reciprocal, quotients from this to its reciprocal are found without underflow of what is left
+/// over, which is a multiple of 2^-46 of the product of their powers of two.
+const LEAST_CORRECTED: f32 = f32::from_bits((127 - 60) << 23);
+
+/// What the elements of one block after another are divided by before they are rounded.
+pub(crate) trait Divisor {
+    /// Whether it is 1.
+    const NONE: bool = false;
+
+    /// Goes on to the next `count` elements, at most a block.
+    fn advance<S: Simd>(&mut self, simd: S, count: usize);
+
+    /// The elements of the current block divided by their scales, or something that the format rounds to the same.
+    fn divide<S: Simd>(&self, elements: &[f32; BLOCK]) -> [f32; BLOCK];
+
+    /// The scale of an element of the current block.
+    fn scale(&self, i: usize) -> f32;
+}
+
+/// Nothing.
+pub(crate) struct Unscaled;
+
+impl Divisor for Unscaled {
+    const NONE: bool = true;
+
+    #[inline(always)]
+    fn advance<S: Simd>(&mut self, _: S, _: usize) {}
+
+    #[inline(always)]
+    fn divide<S: Simd>(&self, elements: &[f32; BLOCK]) -> [f32; BLOCK] {
+        *elements
+    }
+
+    #[inline(always)]
+    fn scale(&self, _: usize) -> f32 {
+        1.0
+    }
+}
+
+/// One scale for all elements.
+pub(crate) struct One {
+    scale: f32,
+    reciprocal: f32,
+    way: Way,
+}
+
+impl One {
+    pub(crate) fn new(format: Format, scale: f32) -> Self {
+        Self {
+            scale,
+            reciprocal: 1.0 / scale,
+            way: Way::of(scale).or_division(is_coarse(format)),
+        }
+    }
+}
+
+impl Divisor for One {
+    #[inline(always)]
+    fn advance<S: Simd>(&mut self, _: S, _: usize) {}
+
+    #[inline(always)]
+    fn divide<S: Simd>(&self, elements: &[f32; BLOCK]) -> [f32; BLOCK] {
+        quotients::<S>(self.way, elements, |_| self.scale, |_| self.reciprocal)
+    }
+
+    #[inline(always)]
+    fn scale(&self, _: usize) -> f32 {
+        self.scale
+    }
+}
+
 /// A scale for each run of so many elements, brought beside one block of elements after another.
 pub(crate) struct Scales<'a> {
     scales: &'a [f32],
@@ -21,17 +136,20 @@ pub(crate) struct Scales<'a> {
     used: usize,
     /// The scale of each element of the current block.
     block: Beside,
-    /// Their reciprocals, if these are `exact`: then a product with one is the quotient, and takes a tenth of the time.
+    /// Their reciprocals, unless `way` is to divide.
     reciprocals: Beside,
-    exact: bool,
+    way: Way,
+    coarse: bool,
     /// The run that all of the block belongs to, if it is one.
     uniform: usize,
 }
 
 impl<'a> Scales<'a> {
+    /// For elements that are rounded to a format after the division.
+    ///
     /// # Panics
     /// If the runs do not reach over `len` elements.
-    pub(crate) fn new(scales: &'a [f32], run: usize, len: usize) -> Self {
+    pub(crate) fn new(format: Format, scales: &'a [f32], run: usize, len: usize) -> Self {
         assert!(
             len <= run.saturating_mul(scales.len()),
             "{} scales for runs of {run} do not reach over {len} elements",
@@ -40,50 +158,18 @@ impl<'a> Scales<'a> {
         Self {
             scales,
             run,
-            uniform: usize::MAX,
-            ..Self::none()
-        }
-    }
-
-    /// The scale 1 for every element.
-    pub(crate) const fn none() -> Self {
-        Self {
-            scales: &[1.0],
-            run: usize::MAX,
             group: 0,
             used: 0,
             block: Beside([1.0; BLOCK]),
             reciprocals: Beside([1.0; BLOCK]),
-            exact: true,
-            uniform: 0,
+            way: Way::Multiply,
+            coarse: is_coarse(format),
+            uniform: usize::MAX,
         }
     }
 
-    /// The scales of the elements of the current block.
     #[inline(always)]
-    pub(crate) fn block(&self) -> &[f32; BLOCK] {
-        &self.block.0
-    }
-
-    /// The elements of the current block divided by their scales.
-    #[inline(always)]
-    pub(crate) fn divide(&self, elements: &[f32; BLOCK]) -> [f32; BLOCK] {
-        let mut quotients = [0.0; BLOCK];
-        if self.exact {
-            for i in 0..BLOCK {
-                quotients[i] = elements[i] * self.reciprocals.0[i];
-            }
-        } else {
-            for i in 0..BLOCK {
-                quotients[i] = elements[i] / self.block.0[i];
-            }
-        }
-        quotients
-    }
-
-    /// Goes on to the next `count` elements, at most a block.
-    #[inline(always)]
-    pub(crate) fn advance<S: Simd>(&mut self, simd: S, count: usize) {
+    fn go_on<S: Simd>(&mut self, simd: S, count: usize) {
         if self.run - self.used >= count {
             if self.uniform != self.group {
                 self.lay_out(simd, [self.scales[self.group]; 4]);
@@ -101,7 +187,7 @@ impl<'a> Scales<'a> {
             self.advance_quarters(simd);
             return;
         }
-        self.exact = false;
+        self.way = Way::Divide;
         if self.run == 1 {
             let scales = &self.scales[self.group..self.group + count];
             self.block.0[..count].copy_from_slice(scales);
@@ -148,10 +234,74 @@ impl<'a> Scales<'a> {
     #[inline(always)]
     fn lay_out<S: Simd>(&mut self, simd: S, scales: [f32; 4]) {
         splat(simd, scales, &mut self.block.0);
-        self.exact = scales.into_iter().all(has_exact_reciprocal);
-        if self.exact {
+        self.way = scales
+            .into_iter()
+            .map(Way::of)
+            .fold(Way::Multiply, Way::max)
+            .or_division(self.coarse);
+        if self.way != Way::Divide {
             splat(simd, scales.map(f32::recip), &mut self.reciprocals.0);
         }
+    }
+}
+
+#[inline(always)]
+fn quotients<S: Simd>(
+    way: Way,
+    elements: &[f32; BLOCK],
+    scale: impl Fn(usize) -> f32,
+    reciprocal: impl Fn(usize) -> f32,
+) -> [f32; BLOCK] {
+    let mut quotients = [0.0; BLOCK];
+    // Vector units have fused multiply-add; elsewhere it is a function that takes longer than a division.
+    let corrects = S::F32_LANES > 1;
+    match way {
+        Way::Multiply => {
+            for i in 0..BLOCK {
+                quotients[i] = elements[i] * reciprocal(i);
+            }
+        }
+        Way::Correct if corrects => {
+            for i in 0..BLOCK {
+                quotients[i] = corrected_quotient(elements[i], scale(i), reciprocal(i));
+            }
+        }
+        _ => {
+            for i in 0..BLOCK {
+                quotients[i] = elements[i] / scale(i);
+            }
+        }
+    }
+    quotients
+}
+
+/// `x / scale`, or for quotients that are out of range, not numbers or zero, the product with the reciprocal.
+#[inline(always)]
+fn corrected_quotient(x: f32, scale: f32, reciprocal: f32) -> f32 {
+    const LEAST: u32 = LEAST_CORRECTED.to_bits();
+    const MOST: u32 = (1.0 / LEAST_CORRECTED).to_bits();
+    let product = x * reciprocal;
+    let left_over = (-product).mul_add(scale, x);
+    let corrected = left_over.mul_add(reciprocal, product);
+    let in_range = product.abs().to_bits().wrapping_sub(LEAST) <= MOST - LEAST;
+    if in_range { corrected } else { product }
+}
+
+impl Divisor for Scales<'_> {
+    #[inline(always)]
+    fn advance<S: Simd>(&mut self, simd: S, count: usize) {
+        self.go_on(simd, count);
+    }
+
+    #[inline(always)]
+    fn divide<S: Simd>(&self, elements: &[f32; BLOCK]) -> [f32; BLOCK] {
+        let (scales, reciprocals) = (&self.block.0, &self.reciprocals.0);
+        quotients::<S>(self.way, elements, |i| scales[i], |i| reciprocals[i])
+    }
+
+    #[inline(always)]
+    fn scale(&self, i: usize) -> f32 {
+        self.block.0[i]
     }
 }
 
@@ -201,20 +351,51 @@ mod tests {
         ] {
             let len = run.saturating_mul(scales.len()).min(1000);
             for step in [BLOCK, 1, 7, 16, 63] {
-                let mut beside = Scales::new(&scales, run, len);
+                let mut beside = Scales::new(Format::INT8, &scales, run, len);
                 let mut at = 0;
                 while at < len {
                     let count = step.min(len - at);
                     beside.advance(pulp::Scalar::new(), count);
-                    let quotients = beside.divide(&[0.7; BLOCK]);
+                    let quotients = beside.divide::<pulp::Scalar>(&[0.7; BLOCK]);
                     for i in 0..count {
                         let scale = scales[(at + i) / run];
-                        assert_eq!(beside.block()[i], scale, "{run} {step}");
+                        assert_eq!(beside.scale(i), scale, "{run} {step}");
                         assert_eq!(quotients[i], 0.7 / scale, "{run} {step}");
                     }
                     at += count;
                 }
             }
+        }
+    }
+
+    /// All significands over some scales, the hardest among them: just above and below powers of two.
+    #[test]
+    fn corrected_quotients_are_quotients() {
+        let significand = |bits: u32| f32::from_bits(127 << 23 | bits & 0x007f_ffff);
+        let scales = [1, 2, 0x7f_ffff, 0x7f_fffe, 0x2a_aaab, 0x55_5555, 0x12_3456];
+        let scales = scales.map(significand).into_iter().chain([1.0 / 127.0]);
+        let powers = [0, 59, -59].map(|power| f32::from_bits(((127 + power) as u32) << 23));
+        for (scale, power) in scales.flat_map(|s| powers.map(|power| (s, power))) {
+            let scale = scale * power;
+            for bits in (0..1 << 23).step_by(if power == 1.0 { 1 } else { 257 }) {
+                let x = significand(bits) * power;
+                let quotient = corrected_quotient(x, scale, 1.0 / scale);
+                assert_eq!(quotient, x / scale, "{x:e} / {scale:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn quotients_at_the_ends_keep_their_kind() {
+        let scale = 3e-18;
+        let quotient = |x: f32| corrected_quotient(x, scale, 1.0 / scale);
+        assert!(quotient(f32::NAN).is_nan());
+        assert_eq!(quotient(f32::NEG_INFINITY), f32::NEG_INFINITY);
+        assert_eq!(quotient(f32::MAX), f32::INFINITY);
+        assert_eq!(quotient(-0.0).to_bits(), (-0.0f32).to_bits());
+        for x in [f32::from_bits(1), 1e-40, 1e-37] {
+            assert!(quotient(x) > 0.0 && quotient(x) < LEAST_CORRECTED * 2.0);
+            assert_eq!(quotient(-x), -quotient(x));
         }
     }
 }

@@ -5,13 +5,13 @@ use crate::kernel::{
     DIRECTED, FULL_RANGE, Grid, NARROW, NEAREST, SIGNED_NUMBERS_ONLY, STOCHASTIC, TWOS_COMPLEMENT,
 };
 use crate::pass::{Code, InPlace, Pass, ToCodes, ToValues};
-use crate::scales::Scales;
+use crate::scales::{One, Scales, Unscaled};
 use crate::{Format, Overflow, RandomBits, Rounding, SimdLevel, codec};
 
 /// A format, a rounding and an overflow behaviour, ready to be applied to slices. It equals the scalar [`codec`] bit for bit,
 /// whatever the slice's length and wherever it starts, on every [`SimdLevel`].
 ///
-/// Element `i` of a slice reads the random bits of index `start + i`, so a tensor may be cut into pieces at will. Roundings other
+/// Element `i` of a slice is rounded by the [amount](RandomBits::amount_at) of index `start + i`, so a tensor may be cut into pieces at will. Roundings other
 /// than [`Rounding::Stochastic`] read none: give them [`RandomBits::NONE`].
 ///
 /// Functions with a scale divide by it first. That is a true division, an f32 operation of its own, so they equal a loop of
@@ -54,7 +54,7 @@ impl Rounder {
 
     /// Replaces every value by the one it is rounded to.
     pub fn round(&self, random: RandomBits, start: u64, values: &mut [f32]) {
-        self.run(random, start, InPlace::<false>::new(values, Scales::none()));
+        self.run(random, start, InPlace::new(values, Unscaled));
     }
 
     /// Replaces every value by what it is rounded to after a division by its scale, times that scale: `values[i]` is divided
@@ -70,8 +70,19 @@ impl Rounder {
         scales: &[f32],
         run: usize,
     ) {
-        let scales = Scales::new(scales, run, values.len());
-        self.run(random, start, InPlace::<true>::new(values, scales));
+        match *scales {
+            [scale] if run >= values.len() => {
+                self.run(
+                    random,
+                    start,
+                    InPlace::new(values, One::new(self.format, scale)),
+                );
+            }
+            _ => {
+                let scales = Scales::new(self.format, scales, run, values.len());
+                self.run(random, start, InPlace::new(values, scales));
+            }
+        }
     }
 
     /// Writes what `src[i] / scale` is rounded to; a scale of 1 skips the division.
@@ -88,11 +99,7 @@ impl Rounder {
     ) {
         self.check(src.len(), out.len(), 32);
         if scale == 1.0 {
-            self.run(
-                random,
-                start,
-                ToValues::<false, false>::new(src, out, Scales::none()),
-            );
+            self.run(random, start, ToValues::<_, false>::new(src, out, Unscaled));
         } else {
             self.round_runs(random, start, src, &[scale], usize::MAX, out);
         }
@@ -133,12 +140,16 @@ impl Rounder {
         out: &mut [f32],
     ) {
         self.check(src.len(), out.len(), 32);
-        let scales = Scales::new(scales, run, src.len());
-        self.run(
-            random,
-            start,
-            ToValues::<true, false>::new(src, out, scales),
-        );
+        match *scales {
+            [scale] if run >= src.len() => {
+                let scale = One::new(self.format, scale);
+                self.run(random, start, ToValues::<_, false>::new(src, out, scale));
+            }
+            _ => {
+                let scales = Scales::new(self.format, scales, run, src.len());
+                self.run(random, start, ToValues::<_, false>::new(src, out, scales));
+            }
+        }
     }
 
     /// [`round_scaled_back`](Self::round_scaled_back) with a scale for each run of `run` elements: `src[i]` is divided by
@@ -156,8 +167,16 @@ impl Rounder {
         out: &mut [f32],
     ) {
         self.check(src.len(), out.len(), 32);
-        let scales = Scales::new(scales, run, src.len());
-        self.run(random, start, ToValues::<true, true>::new(src, out, scales));
+        match *scales {
+            [scale] if run >= src.len() => {
+                let scale = One::new(self.format, scale);
+                self.run(random, start, ToValues::<_, true>::new(src, out, scale));
+            }
+            _ => {
+                let scales = Scales::new(self.format, scales, run, src.len());
+                self.run(random, start, ToValues::<_, true>::new(src, out, scales));
+            }
+        }
     }
 
     /// Writes the codes of `src`, right-aligned.
@@ -166,11 +185,7 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 8 bits.
     pub fn encode_u8(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u8]) {
         self.check(src.len(), dst.len(), 8);
-        self.run(
-            random,
-            start,
-            ToCodes::<u8, false>::new(src, dst, Scales::none()),
-        );
+        self.run(random, start, ToCodes::<u8, _>::new(src, dst, Unscaled));
     }
 
     /// Writes the codes of `src[i] / scale`, right-aligned: those of `int8` are two's complement bytes.
@@ -207,8 +222,16 @@ impl Rounder {
         dst: &mut [u8],
     ) {
         self.check(src.len(), dst.len(), 8);
-        let scales = Scales::new(scales, run, src.len());
-        self.run(random, start, ToCodes::<u8, true>::new(src, dst, scales));
+        match *scales {
+            [scale] if run >= src.len() => {
+                let scale = One::new(self.format, scale);
+                self.run(random, start, ToCodes::<u8, _>::new(src, dst, scale));
+            }
+            _ => {
+                let scales = Scales::new(self.format, scales, run, src.len());
+                self.run(random, start, ToCodes::<u8, _>::new(src, dst, scales));
+            }
+        }
     }
 
     /// Writes the codes of `src`, right-aligned.
@@ -217,11 +240,7 @@ impl Rounder {
     /// If the lengths differ or the format is wider than 16 bits.
     pub fn encode_u16(&self, random: RandomBits, start: u64, src: &[f32], dst: &mut [u16]) {
         self.check(src.len(), dst.len(), 16);
-        self.run(
-            random,
-            start,
-            ToCodes::<u16, false>::new(src, dst, Scales::none()),
-        );
+        self.run(random, start, ToCodes::<u16, _>::new(src, dst, Unscaled));
     }
 
     /// Writes the values of `codes`.
@@ -338,7 +357,7 @@ impl Rounder {
     fn run_by_reference(&self, random: RandomBits, start: u64, mut pass: impl Pass) {
         for i in 0..pass.len() {
             let bits = match self.rounding {
-                Rounding::Stochastic => random.at(start.wrapping_add(i as u64)),
+                Rounding::Stochastic => random.amount_at(start.wrapping_add(i as u64)),
                 _ => 0,
             };
             pass.one(

@@ -45,7 +45,7 @@ impl Expected {
     ) -> Self {
         let code = |i: usize| {
             let bits = match rounding {
-                Rounding::Stochastic => RANDOM.at(START + i as u64),
+                Rounding::Stochastic => RANDOM.amount_at(START + i as u64),
                 _ => 0,
             };
             encode(format, source[i] / scale(i), rounding, overflow, bits)

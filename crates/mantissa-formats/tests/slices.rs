@@ -32,7 +32,7 @@ fn check(
     source: &[f32],
 ) {
     let bits_at = |i: usize| match rounding {
-        Rounding::Stochastic => random.at(start.wrapping_add(i as u64)),
+        Rounding::Stochastic => random.amount_at(start.wrapping_add(i as u64)),
         _ => 0,
     };
     let expected: Vec<u32> = (0..source.len())

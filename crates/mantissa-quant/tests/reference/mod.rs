@@ -60,7 +60,7 @@ pub fn quantize(operand: &Operand, numerics: &Numerics, random: RandomBits) -> R
             x / scale,
             numerics.rounding,
             numerics.overflow,
-            random.at(index as u64),
+            random.amount_at(index as u64),
         );
         values.push(if x.is_nan() { f32::NAN } else { value });
         scales.push(scale);
