@@ -6,7 +6,8 @@ pub enum Rounding {
     /// The nearer neighbour; of two equally near, the one with the even code (IEEE 754 roundTiesToEven).
     #[default]
     Nearest,
-    /// Either neighbour, with the probability that makes the expectation the value itself, exact to 32 bits.
+    /// Either neighbour, with the probability that makes the expectation the value itself: exact to 32 bits in
+    /// the scalar codec, to the [16 bits](crate::RandomBits::amount_at) that are drawn for each element in slices.
     Stochastic,
     /// The neighbour nearer to zero (IEEE 754 roundTowardZero). Never overflows a finite value.
     TowardZero,

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::heads::{Heads, Matrix, multiply};
-use crate::powers::Powers;
+use crate::math::exp;
 use crate::scratch::with_scratch;
 use crate::softmax::{Mask, SoftmaxRows, clear_masked, fill_masked};
 use crate::vector::{dispatch, dot};
@@ -291,17 +291,18 @@ impl WithSimd for BackwardRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let rows = self.scores.chunks_exact_mut(self.columns);
         let rows = rows.zip(self.grads.chunks_exact_mut(self.columns));
-        let mut powers = Powers::new();
         for (index, ((row, grad), log_sum_exp)) in rows.zip(self.log_sum_exp).enumerate() {
             let masked = self
                 .mask
                 .map(|mask| (mask.row(self.first + index, self.columns), mask.value));
             match masked {
                 None => {
-                    powers.exp_of_difference(row, 1.0, self.scale, *log_sum_exp);
+                    for x in &mut *row {
+                        *x = exp(self.scale * *x - log_sum_exp);
+                    }
                 }
                 Some((masked, value)) if value.is_finite() && all_masked(masked) => {
                     // Exactly: the logarithm has few digits left beside so large a number.
@@ -309,7 +310,9 @@ impl WithSimd for BackwardRows<'_> {
                 }
                 Some((masked, value)) => {
                     fill_masked(row, self.scale, masked, value);
-                    powers.exp_of_difference(row, 1.0, 1.0, *log_sum_exp);
+                    for x in &mut *row {
+                        *x = exp(*x - log_sum_exp);
+                    }
                 }
             }
             // SAFETY: `Heads` checked that the rows of each head lie in their tensors, which nobody writes to.
@@ -318,7 +321,7 @@ impl WithSimd for BackwardRows<'_> {
                 (self.out.row(index, width), self.grad_out.row(index, width))
             };
             // The mean of the probabilities' gradients, weighted by the probabilities: one and the same.
-            let mean = dot(out, grad_out);
+            let mean = dot(simd, out, grad_out);
             for (grad, p) in grad.iter_mut().zip(row) {
                 *grad = self.scale * (*p * (*grad - mean));
             }

@@ -4,7 +4,6 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::exp;
-use crate::powers::Powers;
 use crate::rows::rows_per_piece;
 use crate::vector::{dispatch, largest, sum};
 
@@ -101,12 +100,10 @@ impl WithSimd for LogSumExp<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let mut powers = Powers::new();
+    fn with_simd<S: Simd>(self, simd: S) {
         for (row, out) in self.logits.chunks_exact(self.classes).zip(self.log_sum_exp) {
-            let largest = largest(row);
-            let mut total = 0.0;
-            powers.for_each_part(row, |x| x - largest, |powers| total += sum(powers, |x| x));
+            let largest = largest(simd, row, |x| x);
+            let total = sum(simd, row, |x| exp(x - largest));
             *out = largest + total.ln();
         }
     }
@@ -125,14 +122,15 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let mut powers = Powers::new();
         let rows = self.logits.chunks_exact_mut(self.classes);
         let numbers = self.targets.iter().zip(self.log_sum_exp);
         for (row, (target, log_sum_exp)) in rows.zip(numbers) {
             let target = *target as usize;
             // Where the probability is near 1, the difference to 1 is what counts.
             let of_target = self.factor * (exp(row[target] - log_sum_exp) - 1.0);
-            powers.exp_of_difference(row, self.factor, 1.0, *log_sum_exp);
+            for x in &mut *row {
+                *x = self.factor * exp(*x - log_sum_exp);
+            }
             row[target] = of_target;
         }
     }

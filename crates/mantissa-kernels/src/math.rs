@@ -1,9 +1,8 @@
-//! The transcendental functions, without branches, so that a loop over them becomes vector code. All begin with an exponential,
-//! which comes in two stages; [`Powers`](crate::powers::Powers) says why.
+//! The transcendental functions, without branches, so that a loop over them becomes vector code. All begin with an exponential.
 //!
 //! `fits/fit.py` makes the coefficients, except those of [`tanh`]. The functions of `rten-vecmath` (the well-kept crate for this)
-//! use fused multiply-add where the processor has it, so that their bits depend on the vector unit, and give no Φ with its density
-//! from one exponential.
+//! round a multiplication before an addition where the processor cannot fuse them, so that their bits depend on the vector unit,
+//! and give no Φ with its density from one exponential.
 
 /// What is added to a number to round it to an integer in the lowest bits: 1.5 · 2²³, and the exponent's bias less one.
 const ROUNDER: f32 = 12_582_912.0 + 126.0;
@@ -44,7 +43,7 @@ const TANH: [f32; 5] = [
 fn polynomial<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
     let mut sum = coefficients[N - 1];
     for i in (0..N - 1).rev() {
-        sum = sum * x + coefficients[i];
+        sum = sum.mul_add(x, coefficients[i]);
     }
     sum
 }
@@ -67,28 +66,17 @@ pub(crate) fn clamp(x: f32, most: f32) -> f32 {
     at_most(at_least(x, -most), most)
 }
 
-/// The first stage of an exponential: what remains of `x` after a power of two, and half that power.
-#[inline(always)]
-pub(crate) fn reduce_exponent(x: f32) -> (f32, f32) {
-    let x = at_most(at_least(x, EXP_LEAST), EXP_MOST);
-    let rounded = x * std::f32::consts::LOG2_E + ROUNDER;
-    let n = rounded - ROUNDER;
-    let r = (x - n * LN_2[0]) - n * LN_2[1];
-    // Half of 2ⁿ: 2¹²⁸ itself would be infinite while the result is not. Of NaN it is something, which `r` makes NaN again.
-    (r, f32::from_bits(rounded.to_bits() << 23))
-}
-
-/// The second stage of an exponential, which is within 2 ulp, and 0 where it would not be a normal number.
-#[inline(always)]
-pub(crate) fn exp_of_reduced(r: f32, scale: f32) -> f32 {
-    (r * r * polynomial(EXP, r) + (r + r) + 2.0) * scale
-}
-
-/// e to the `x`.
+/// e to the `x`, within 2 ulp, and 0 where it would not be a normal number.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    let (r, scale) = reduce_exponent(x);
-    exp_of_reduced(r, scale)
+    let x = at_most(at_least(x, EXP_LEAST), EXP_MOST);
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUNDER);
+    let n = rounded - ROUNDER;
+    let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
+    // Half of 2ⁿ: 2¹²⁸ itself would be infinite while the result is not. Of NaN it is something, which `r` makes NaN again.
+    let half_power = f32::from_bits(rounded.to_bits() << 23);
+    let twice = r.mul_add(r.mul_add(polynomial(EXP, r), 2.0), 2.0);
+    twice * half_power
 }
 
 /// What [`normal`] needs the exponential of.

@@ -122,7 +122,7 @@ impl WithSimd for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let width = self.gamma.len();
         let groups = self
             .x
@@ -131,12 +131,12 @@ impl WithSimd for Forward<'_> {
         for ((x, moments), out) in groups.zip(self.out.chunks_mut(GROUP * width)) {
             let share = 1.0 / width as f32;
             for (x, moments) in x.chunks_exact(width).zip(&mut *moments) {
-                moments.mean = share * sum(x, |x| x);
+                moments.mean = share * sum(simd, x, |x| x);
             }
             for (x, moments) in x.chunks_exact(width).zip(&mut *moments) {
                 // From the differences, for the difference of two large sums would be lost in rounding.
                 let mean = moments.mean;
-                let variance = share * sum(x, |x| (x - mean) * (x - mean));
+                let variance = share * sum(simd, x, |x| (x - mean) * (x - mean));
                 moments.inverse_deviation = 1.0 / (variance + self.epsilon).sqrt();
             }
             let rows = x.chunks_exact(width).zip(out.chunks_exact_mut(width));
@@ -177,7 +177,7 @@ impl WithSimd for Backward<'_> {
 
     /// With `n` the normalized row and `g = grad · gamma`, the gradient is `(g - mean(g) - n · mean(g · n)) / deviation`.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let width = self.gamma.len();
         let share = 1.0 / width as f32;
         let groups = self.x.chunks(GROUP * width).zip(self.moments.chunks(GROUP));
@@ -198,8 +198,8 @@ impl WithSimd for Backward<'_> {
                     *grad *= gamma;
                 }
                 *means = [
-                    share * sum(grad, |g| g),
-                    share * inverse_deviation * sum_pairs(grad, x, |g, x| g * (x - mean)),
+                    share * sum(simd, grad, |g| g),
+                    share * inverse_deviation * sum_pairs(simd, grad, x, |g, x| g * (x - mean)),
                 ];
             }
             let rows = x.chunks_exact(width).zip(grad.chunks_exact_mut(width));

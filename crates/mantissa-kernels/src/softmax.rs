@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::powers::Powers;
+use crate::math::exp;
 use crate::rows::{count_rows, rows_per_piece};
 use crate::vector::{dispatch, dot, largest, sum};
 
@@ -199,32 +199,33 @@ impl WithSimd for SoftmaxRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let mut powers = Powers::new();
+    fn with_simd<S: Simd>(self, simd: S) {
         let columns = self.columns;
         for (group, rows) in self.scores.chunks_mut(GROUP * columns).enumerate() {
             let [mut shifts, mut sums] = [[0.0; GROUP]; 2];
+            // What is still to be multiplied by.
+            let scale = self.mask.map_or(self.scale, |_| 1.0);
             for (index, (row, shift)) in rows.chunks_exact_mut(columns).zip(&mut shifts).enumerate()
             {
-                match self.mask {
-                    None => row.iter_mut().for_each(|x| *x *= self.scale),
-                    Some(mask) => {
-                        let masked = mask.row(self.first + group * GROUP + index, columns);
-                        fill_masked(row, self.scale, masked, mask.value);
-                    }
-                };
-                let largest = largest(row);
+                if let Some(mask) = self.mask {
+                    let masked = mask.row(self.first + group * GROUP + index, columns);
+                    fill_masked(row, self.scale, masked, mask.value);
+                }
+                let largest = largest(simd, row, |x| scale * x);
                 // If all scores are minus infinity (or NaN), a difference of infinities would be NaN.
                 *shift = if largest == f32::NEG_INFINITY {
                     0.0
                 } else {
                     largest
                 };
-                row.iter_mut().for_each(|x| *x -= *shift);
             }
-            powers.exp(rows);
+            for (row, shift) in rows.chunks_exact_mut(columns).zip(&shifts) {
+                for x in row {
+                    *x = exp(scale * *x - shift);
+                }
+            }
             for (row, total) in rows.chunks_exact(columns).zip(&mut sums) {
-                *total = sum(row, |x| x);
+                *total = sum(simd, row, |x| x);
             }
             for (row, sum) in rows.chunks_exact_mut(columns).zip(&sums) {
                 let inverse = if *sum == 0.0 { 0.0 } else { 1.0 / sum };
@@ -265,11 +266,11 @@ impl WithSimd for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let rows = self.grad.chunks_exact_mut(self.columns);
         let rows = rows.zip(self.probabilities.chunks_exact(self.columns));
         for (index, (grad, probabilities)) in rows.enumerate() {
-            let mean = dot(grad, probabilities);
+            let mean = dot(simd, grad, probabilities);
             for (grad, p) in grad.iter_mut().zip(probabilities) {
                 *grad = self.scale * (p * (*grad - mean));
             }

@@ -1,10 +1,12 @@
 //! Running loops on the processor's vector unit, with results that do not depend on how wide it is.
 //!
 //! Loops are plain Rust inside a [`WithSimd`] struct, so that LLVM vectorises them for the unit that [`dispatch`] chose. Two rules
-//! make every unit give the same bits: no fused multiply-add, which Rust never contracts to by itself, and reductions that keep
-//! the same partial results, whether the unit has 4, 8 or 16 lanes.
+//! make every unit give the same bits: a multiply-add is fused where the code says so and nowhere else, for Rust never contracts by
+//! itself and `f32::mul_add` is rounded once even where a function has to do it; and reductions keep the same partial results,
+//! whether the unit has 4, 8 or 16 lanes.
 
-use pulp::WithSimd;
+use pulp::bytemuck::cast_slice;
+use pulp::{Simd, WithSimd};
 
 /// Elements that loops handle side by side: as many as the widest unit has lanes.
 pub(crate) const LANES: usize = 16;
@@ -37,15 +39,17 @@ pub(crate) fn fold_lanes<T: Copy, const N: usize>(
     lanes[0]
 }
 
-/// Combines `term` of all elements of `row`, starting from `start`, the neutral element. For cheap terms: LLVM does not vectorise
-/// long ones here.
+/// Partial results of a reduction.
+type Partials = [f32; STRANDS * LANES];
+
+/// Combines `term` of all elements of `row` with partial results. For cheap terms: LLVM does not vectorise long ones here.
 #[inline(always)]
-pub(crate) fn reduce(
+fn reduce(
     row: &[f32],
     start: f32,
     term: impl Fn(f32) -> f32,
     combine: impl Fn(f32, f32) -> f32,
-) -> f32 {
+) -> Partials {
     let mut lanes = [start; STRANDS * LANES];
     let (blocks, rest) = row.as_chunks::<{ STRANDS * LANES }>();
     for block in blocks {
@@ -58,29 +62,57 @@ pub(crate) fn reduce(
     for (lane, x) in ends.iter_mut().zip(rest) {
         *lane = combine(*lane, term(*x));
     }
-    fold_lanes(ends, combine)
+    ends
+}
+
+/// Combines partial results as a tree, the same one on every unit.
+#[inline(always)]
+fn fold<S: Simd>(
+    simd: S,
+    partials: &Partials,
+    combine: impl Fn(S::f32s, S::f32s) -> S::f32s,
+) -> f32 {
+    let mut vectors = [simd.splat_f32s(0.0); STRANDS * LANES];
+    let mut count = STRANDS * LANES / S::F32_LANES;
+    vectors[..count].copy_from_slice(S::as_simd_f32s(partials).0);
+    while count > 1 {
+        count /= 2;
+        for i in 0..count {
+            vectors[i] = combine(vectors[i], vectors[i + count]);
+        }
+    }
+    let mut lanes = vectors[0];
+    let mut distance = S::F32_LANES / 2;
+    while distance > 0 {
+        lanes = combine(lanes, simd.rotate_right_f32s(lanes, distance));
+        distance /= 2;
+    }
+    cast_slice::<S::f32s, f32>(&[lanes])[0]
 }
 
 /// The sum of `term` of all elements of `row`.
 #[inline(always)]
-pub(crate) fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    reduce(row, 0.0, term, |a, b| a + b)
+pub(crate) fn sum<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let partials = reduce(row, 0.0, term, |a, b| a + b);
+    fold(simd, &partials, |a, b| simd.add_f32s(a, b))
 }
 
-/// The largest element; NaN is skipped.
+/// The largest `term` of the elements of `row`; NaN is skipped.
 #[inline(always)]
-pub(crate) fn largest(row: &[f32]) -> f32 {
-    reduce(
-        row,
-        f32::NEG_INFINITY,
-        |x| x,
-        |a, b| if b > a { b } else { a },
-    )
+pub(crate) fn largest<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let larger = |a, b| if b > a { b } else { a };
+    let partials = reduce(row, f32::NEG_INFINITY, term, larger);
+    fold(simd, &partials, |a, b| simd.max_f32s(a, b))
 }
 
 /// The sum of `term` of all pairs of elements of `a` and `b`.
 #[inline(always)]
-pub(crate) fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn sum_pairs<S: Simd>(
+    simd: S,
+    a: &[f32],
+    b: &[f32],
+    term: impl Fn(f32, f32) -> f32,
+) -> f32 {
     let mut lanes = [0.0; STRANDS * LANES];
     let (blocks, rest) = a.as_chunks::<{ STRANDS * LANES }>();
     let (others, others_rest) = b.as_chunks::<{ STRANDS * LANES }>();
@@ -93,13 +125,13 @@ pub(crate) fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) ->
     for ((lane, a), b) in ends.iter_mut().zip(rest).zip(others_rest) {
         *lane += term(*a, *b);
     }
-    fold_lanes(ends, |a, b| a + b)
+    fold(simd, &ends, |a, b| simd.add_f32s(a, b))
 }
 
 /// The sum of the products of `a`'s and `b`'s elements.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    sum_pairs(a, b, |a, b| a * b)
+pub(crate) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    sum_pairs(simd, a, b, |a, b| a * b)
 }
 
 #[cfg(test)]
