@@ -105,6 +105,14 @@ pub(crate) fn largest<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) 
     fold(simd, &partials, |a, b| simd.max_f32s(a, b))
 }
 
+/// The smallest `term` of the elements of `row`; NaN is skipped.
+#[inline(always)]
+pub(crate) fn smallest<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let smaller = |a, b| if b < a { b } else { a };
+    let partials = reduce(row, f32::INFINITY, term, smaller);
+    fold(simd, &partials, |a, b| simd.min_f32s(a, b))
+}
+
 /// The sum of `term` of all pairs of elements of `a` and `b`.
 #[inline(always)]
 pub(crate) fn sum_pairs<S: Simd>(

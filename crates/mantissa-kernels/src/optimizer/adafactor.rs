@@ -253,7 +253,7 @@ impl WithSimd for Squares<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f32 {
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
         let square = |x: f32| {
             let x = self.factor * x;
             x * x + self.epsilon
@@ -261,7 +261,7 @@ impl WithSimd for Squares<'_> {
         for (sum, x) in self.sums.iter_mut().zip(self.row) {
             *sum += square(*x);
         }
-        sum(self.row, square)
+        sum(simd, self.row, square)
     }
 }
 

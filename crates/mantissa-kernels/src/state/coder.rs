@@ -7,7 +7,7 @@ use super::Moment;
 use super::expansion::{Power, exponent, of_steps};
 use super::format::{Codes, PIECE, Scaling, StateFormat};
 use super::map::Map;
-use crate::vector::{dispatch, reduce};
+use crate::vector::{dispatch, largest, smallest};
 
 /// Amaxes below count as this, so that what is as small as a code gets times a scale is still positive.
 const LEAST_AMAX: f32 = f32::from_bits((127 - 100) << 23);
@@ -241,9 +241,9 @@ impl Coder {
 
 /// The largest magnitude in `values`, of those that count.
 #[inline(always)]
-pub(super) fn amax(values: &[f32]) -> f32 {
-    let amax = reduce(values, 0.0, f32::abs, |a, b| if b > a { b } else { a });
-    amax.min(MOST_AMAX)
+pub(super) fn amax<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    // Of nothing but NaN there is no largest.
+    largest(simd, values, f32::abs).clamp(0.0, MOST_AMAX)
 }
 
 /// Amax, and the smallest magnitude that is not zero.
@@ -253,15 +253,9 @@ impl WithSimd for Extremes<'_> {
     type Output = (f32, f32);
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> (f32, f32) {
+    fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
         let nonzero = |x: f32| if x == 0.0 { f32::INFINITY } else { x.abs() };
-        let amin = reduce(
-            self.0,
-            f32::INFINITY,
-            nonzero,
-            |a, b| if b < a { b } else { a },
-        );
-        (amax(self.0), amin)
+        (amax(simd, self.0), smallest(simd, self.0, nonzero))
     }
 }
 
@@ -297,9 +291,9 @@ impl WithSimd for Fit<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         for (values, scale) in self.values.chunks_mut(self.size).zip(self.scales) {
-            let amax = amax(values);
+            let amax = amax(simd, values);
             if amax == 0.0 {
                 *scale = 0.0;
                 continue;

@@ -202,7 +202,7 @@ impl WithSimd for Amax<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f32 {
-        amax(self.0)
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        amax(simd, self.0)
     }
 }
