@@ -45,7 +45,7 @@ pub struct Progress {
     pub skipped: u64,
 }
 
-/// A loaded checkpoint. Bind a new [`Session`](crate::Session) to the model: its parameter ids are the saved ones.
+/// A loaded checkpoint. Bind a new [`Session`] to the model: its parameter ids are the saved ones.
 pub struct Checkpoint<M> {
     /// The model with its saved weights.
     pub model: M,

@@ -209,6 +209,21 @@ impl World {
         }
     }
 
+    /// Replaces finite tensors by their sums over all ranks, added up in the order of the ranks: the same bits on each.
+    /// [`MasterOptimizer`](crate::MasterOptimizer) does it for gradients. `seed` and `step` decide the random bits of a
+    /// [`Wire`] that rounds stochastically.
+    ///
+    /// All ranks have tensors of the same lengths in the same order.
+    pub fn add_up(&self, tensors: &mut [&mut [f32]], wire: Wire, seed: u64, step: u64) {
+        let sum = Sum {
+            world: self,
+            wire,
+            seed,
+            step,
+        };
+        sum.add_up(tensors);
+    }
+
     /// Ends all ranks with an error. Only one that fails alone needs to call it: where all fail alike, each may return.
     pub fn abort(&self, message: &str) -> ! {
         match &self.transport {
