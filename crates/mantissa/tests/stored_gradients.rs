@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mantissa::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
-use mantissa::optimizer::SgdConfig;
+use mantissa::optimizer::{GradientAccumulator, SgdConfig};
 use mantissa::plan::{Plan, Recipe};
 use mantissa::{LossScaler, MasterOptimizer, Session, Step, storage};
 use mantissa_formats::RandomBits;
@@ -191,4 +191,23 @@ fn overflow_in_stored_gradients_skips_the_step_and_names_the_parameter() {
         assert_eq!(network.values(), before);
         assert!(storage::stored(&network).is_empty());
     }
+}
+
+#[test]
+fn stored_gradients_of_micro_batches_are_added_in_f32() {
+    let mut network = Network::new();
+    let session = Session::bind(&network, &plan(&network, "e4m3/tensor", "fp32"), 5).unwrap();
+    let mut scaler = LossScaler::constant(LOSS_SCALE);
+    let mut accumulator = GradientAccumulator::new();
+    for step in 0..2 {
+        session.begin_step(step);
+        let loss = session.autocast(|| network.loss(1));
+        accumulator.push(&network, scaler.scale(loss).backward());
+    }
+    let gradients = accumulator.finish(&network).unwrap();
+    let mut optimizer = MasterOptimizer::new(SgdConfig::new()).with_session(&session);
+    let step = optimizer.step(1.0, &mut network, gradients, &mut scaler);
+    assert!(matches!(step, Step::Applied { .. }));
+    // The mean of two equal gradients is each of them.
+    assert!(network.values() == outcome("e4m3/tensor", "fp32", 1).after);
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use mantissa::optimizer::{ParameterGroup, ParameterGroups, StateFormats};
 use mantissa::parallel::Wire;
-use mantissa::plan::LossScaling;
+use mantissa::plan::{LossScaling, StorageTable};
 use mantissa_zoo::{BatchShape, BertConfig};
 use serde::{Deserialize, Serialize};
 
@@ -190,6 +190,9 @@ pub struct NumericsConfig {
     /// How the loss is scaled, in place of what the recipe or the plan says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scaling: Option<LossScaling>,
+    /// How weights and their gradients are stored, in place of what the recipe or the plan says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageTable>,
     /// The formats of the optimizer's moments, in place of what the recipe or the plan says: one for both, or the first's
     /// and the second's with a comma between.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -438,6 +441,10 @@ mod tests {
         config.model.d_model = Some(64);
         config.numerics.recipe = Some("int8".to_owned());
         config.numerics.loss_scaling = Some("1024".parse().unwrap());
+        config.numerics.storage = Some(StorageTable {
+            parameters: "bf16/stochastic".parse().unwrap(),
+            ..StorageTable::default()
+        });
         config.numerics.states = Some("e4m3/tensor,fp16/tensor".parse().unwrap());
         config.parameters.groups.push(ParameterGroup {
             states: Some("fp32".parse().unwrap()),

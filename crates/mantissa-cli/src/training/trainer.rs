@@ -140,6 +140,9 @@ pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> 
     if let Some(loss_scaling) = &numerics.loss_scaling {
         plan.loss_scaling = loss_scaling.clone();
     }
+    if let Some(storage) = &numerics.storage {
+        plan.storage = storage.clone();
+    }
     if let Some(states) = numerics.states {
         plan.states = states;
     }

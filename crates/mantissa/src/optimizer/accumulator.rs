@@ -5,6 +5,7 @@ use burn::tensor::{Gradients, Tensor};
 use std::collections::HashSet;
 
 use crate::scaler::ScaledGradients;
+use crate::storage::read;
 
 /// Averages the gradients of micro-batches, for batches that do not fit into memory. A micro-batch whose gradients are not finite
 /// makes those of the whole batch not finite, so that its step is skipped.
@@ -113,7 +114,7 @@ impl ModuleVisitor for Adder {
             return;
         };
         let sum = match parameter.grad_remove(&mut self.to) {
-            Some(sum) => sum + addend,
+            Some(sum) => read(sum) + read(addend),
             None => addend,
         };
         parameter.grad_replace(&mut self.to, sum);
@@ -134,7 +135,7 @@ impl ModuleVisitor for Divider {
             return;
         }
         if let Some(sum) = parameter.grad_remove(&mut self.gradients) {
-            parameter.grad_replace(&mut self.gradients, sum.mul_scalar(self.factor));
+            parameter.grad_replace(&mut self.gradients, read(sum).mul_scalar(self.factor));
         }
     }
 }
