@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 use mantissa_kernels::reduce::{Scan, scan};
 use mantissa_metrics::ExponentHistogram;
 
@@ -25,9 +25,9 @@ pub(super) struct ScannedGradients {
 impl ScannedGradients {
     /// Takes the gradients of `model`'s parameters out of Burn's. The buffers are Burn's own wherever nobody else
     /// holds them.
-    pub(super) fn take<M: Module>(gradients: Gradients, model: &M) -> Self {
+    pub(super) fn take<M: Module>(gradients: GradientsParams, model: &M) -> Self {
         let mut taker = Taker {
-            gradients: GradientsParams::from_grads(gradients, model),
+            gradients,
             scanned: Self::default(),
         };
         model.visit(&mut taker);
@@ -191,6 +191,30 @@ impl ModuleVisitor for Order<'_> {
 /// What a tensor holds, whatever it is stored as.
 fn scan_stored(stored: &FlexTensor) -> Scan {
     scan(elements(&wide(stored.clone())))
+}
+
+/// The gradients of `model`'s parameters, each in f32.
+pub(crate) fn by_parameter<M: Module>(gradients: Gradients, model: &M) -> GradientsParams {
+    let mut widener = Widener(GradientsParams::from_grads(gradients, model));
+    model.visit(&mut widener);
+    widener.0
+}
+
+struct Widener(GradientsParams);
+
+impl ModuleVisitor for Widener {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.0.remove::<D>(param.id) else {
+            return;
+        };
+        let gradient = if gradient.dtype() == DType::F32 {
+            gradient
+        } else {
+            let device = gradient.device();
+            from_flex(wide(into_flex(gradient)), &device)
+        };
+        self.0.register(param.id, gradient);
+    }
 }
 
 struct Giver {

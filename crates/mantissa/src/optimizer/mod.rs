@@ -17,9 +17,9 @@ mod step;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
-use burn::optim::ModuleOptimizer;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 
-use crate::scaler::{LossScaler, Observation, ScaledGradients};
+use crate::scaler::{LossScaler, Observation, ParameterGradients, ScaledGradients};
 use crate::session::Session;
 use gradients::ScannedGradients;
 use groups::{Members, Parameters};
@@ -30,6 +30,7 @@ pub use accumulator::GradientAccumulator;
 pub use burn::optim::decay::WeightDecayConfig;
 pub use burn::optim::momentum::MomentumConfig;
 pub use config::{AdafactorConfig, AdamConfig, AdamWConfig, LambConfig, SgdConfig};
+pub(crate) use gradients::by_parameter;
 pub use gradients::non_finite_weights;
 pub use groups::{ParameterGroup, ParameterGroups, ParameterGroupsError};
 pub use mantissa_kernels::state::{StateFormat, StateFormatError, StateFormats};
@@ -220,6 +221,30 @@ impl MasterOptimizer {
         scaler: &mut LossScaler,
     ) -> Step {
         let ScaledGradients {
+            gradients,
+            loss,
+            loss_scale,
+        } = gradients;
+        let gradients = ParameterGradients {
+            gradients: GradientsParams::from_grads(gradients, model),
+            loss,
+            loss_scale,
+        };
+        self.step_by_parameter(learning_rate, model, gradients, scaler)
+    }
+
+    /// [`step`](Self::step) for a loop that carries its gradients parameter by parameter.
+    ///
+    /// # Panics
+    /// As `step` does.
+    pub fn step_by_parameter<M: Module>(
+        &mut self,
+        learning_rate: impl Into<ModuleLearningRate>,
+        model: &mut M,
+        gradients: ParameterGradients,
+        scaler: &mut LossScaler,
+    ) -> Step {
+        let ParameterGradients {
             gradients,
             loss,
             loss_scale,

@@ -21,6 +21,8 @@ mod log_max;
 mod observation;
 mod underflow;
 
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 use mantissa_plan::loss_scaling::{
     DynamicScaling, EnhancedScaling, LogMaxScaling, UnderflowScaling,
@@ -258,4 +260,27 @@ pub struct ScaledGradients {
     pub(crate) gradients: Gradients,
     pub(crate) loss: Tensor<1>,
     pub(crate) loss_scale: f32,
+}
+
+impl ScaledGradients {
+    /// The gradients of `model`'s parameters as Burn's training loops carry them; those that are stored in fewer bits
+    /// widened, so that they can be added up.
+    pub fn by_parameter<M: Module>(self, model: &M) -> ParameterGradients {
+        ParameterGradients {
+            gradients: crate::optimizer::by_parameter(self.gradients, model),
+            loss: self.loss,
+            loss_scale: self.loss_scale,
+        }
+    }
+}
+
+/// Gradients of a scaled loss, parameter by parameter, for training loops that carry Burn's [`GradientsParams`] and call
+/// [`MasterOptimizer::step_by_parameter`](crate::MasterOptimizer::step_by_parameter).
+pub struct ParameterGradients {
+    /// The gradients, still scaled. Of several losses with the same scale they may be added up.
+    pub gradients: GradientsParams,
+    /// The unscaled loss, of one element.
+    pub loss: Tensor<1>,
+    /// The scale that the gradients carry.
+    pub loss_scale: f32,
 }

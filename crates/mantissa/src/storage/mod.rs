@@ -108,6 +108,26 @@ pub fn stored<M: Module>(model: &M) -> Vec<Stored> {
     found
 }
 
+/// What is wrong with the bytes of stored parameters.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored parameters cannot be read: {0}")]
+pub struct StoredError(String);
+
+/// The parameters of `model` that are not stored as f32, with their ids, as a safetensors file; `None` if there are none.
+/// They are missing from Burn's records, which know floats only.
+pub fn stored_to_bytes<M: Module>(model: &M) -> Option<Vec<u8>> {
+    to_bytes(model)
+}
+
+/// `model` with the parameters that [`stored_to_bytes`] saved.
+///
+/// # Errors
+/// If the bytes are damaged, or of another model.
+pub fn load_stored<M: Module>(model: M, bytes: &[u8]) -> Result<M, StoredError> {
+    let (model, _) = load(model, bytes).map_err(StoredError)?;
+    Ok(model)
+}
+
 /// A parameter's value for operations that know f32 only; the gradient passes straight through.
 pub(crate) fn read<const D: usize>(parameter: Tensor<D>) -> Tensor<D> {
     if parameter.dtype() == DType::F32 {
