@@ -375,3 +375,34 @@ fn a_resumed_run_is_the_same_to_the_bit_in_every_storage() {
         assert_eq!(bits(&resumed.model), bits(&run.model), "{parameters}");
     }
 }
+
+#[test]
+fn gradients_and_stored_parameters_that_another_loop_carries_are_the_same() {
+    for storage in ["fp32", "bf16+16", "int8/channel/stochastic"] {
+        let mut own = Run::new("fp32", storage, "bf16/stochastic");
+        let mut other = Run::new("fp32", storage, "bf16/stochastic");
+        assert_eq!(bits(&own.model), bits(&other.model), "{storage}");
+        for step in 0..4 {
+            own.step(step);
+
+            other.session.begin_step(step as u64);
+            let loss = other.session.autocast(|| other.model.loss(step));
+            let gradients = other.scaler.scale(loss).backward();
+            let gradients = gradients.by_parameter(&other.model);
+            let (optimizer, model) = (&mut other.optimizer, &mut other.model);
+            let taken = optimizer.step_by_parameter(3e-3, model, gradients, &mut other.scaler);
+            assert!(matches!(taken, Step::Applied { .. }), "{taken:?}");
+            assert_eq!(bits(&own.model), bits(&other.model), "{storage} {step}");
+        }
+
+        let Some(bytes) = storage::stored_to_bytes(&own.model) else {
+            assert_eq!(storage, "fp32");
+            continue;
+        };
+        let fresh = Run::new("fp32", storage, "fp32").model;
+        let loaded = storage::load_stored(fresh.clone(), &bytes).unwrap();
+        assert_eq!(storage::stored(&loaded), storage::stored(&own.model));
+        assert_eq!(bits(&loaded.table), bits(&own.model.table), "{storage}");
+        assert!(storage::load_stored(fresh, &bytes[..bytes.len() / 2]).is_err());
+    }
+}

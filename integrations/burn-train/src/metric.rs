@@ -130,7 +130,7 @@ impl Metric for StepMetric {
         attributes.into()
     }
 
-    fn update(&mut self, (): &(), _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+    fn update(&mut self, _: &(), _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
         if let Some(reading) = lock(&self.queue).pop_front() {
             self.last = Some((self.read)(&reading));
         }

@@ -55,8 +55,7 @@ struct Beside<M, S> {
 }
 
 /// No model.
-#[derive(Module, Debug, Clone)]
-struct Nothing;
+const NOTHING: Option<Param<Tensor<1>>> = None;
 
 pub(crate) fn save<M: Module>(model: M, training: &Training) -> ModuleRecord {
     let device = device(&model);
@@ -83,7 +82,7 @@ pub(crate) fn load<M: Module>(
     record: ModuleRecord,
 ) -> Result<M, RecordError> {
     let Some((state, bytes)) = read(&record, &device(&model))? else {
-        return model.try_load_record(record);
+        return stored_as_planned(model.try_load_record(record)?, training);
     };
     let damaged = |problem: String| {
         RecordError::Validation(format!(
@@ -127,8 +126,7 @@ pub(crate) fn load<M: Module>(
             .map_err(|error| RecordError::Validation(error.to_string()))?;
     }
     if plan_changed {
-        model = storage::store(model, &training.plan)
-            .map_err(|error| RecordError::Validation(error.to_string()))?;
+        model = stored_as_planned(model, training)?;
     }
 
     training.optimizer = optimizer;
@@ -140,6 +138,11 @@ pub(crate) fn load<M: Module>(
     };
     training.restore(&model, header.progress, amaxes);
     Ok(model)
+}
+
+fn stored_as_planned<M: Module>(model: M, training: &Training) -> Result<M, RecordError> {
+    storage::store(model, &training.plan)
+        .map_err(|error| RecordError::Validation(error.to_string()))
 }
 
 /// The bytes of the state.
@@ -191,7 +194,7 @@ fn read(record: &ModuleRecord, device: &Device) -> Result<Option<(State, Vec<u8>
     let some = || record.clone().allow_partial(true).allow_unused(true);
     let unknown = || parameter(TensorData::new(vec![-1_i64], [1]), DType::I64, device);
     let length = Beside {
-        model: Nothing,
+        model: NOTHING,
         mantissa: Length { length: unknown() },
     };
     let length = length.try_load_record(some())?.mantissa.length;
@@ -200,7 +203,7 @@ fn read(record: &ModuleRecord, device: &Device) -> Result<Option<(State, Vec<u8>
     };
     let state = TensorData::new(vec![0_u8; len], [len]);
     let state = Beside {
-        model: Nothing,
+        model: NOTHING,
         mantissa: State {
             length: unknown(),
             state: parameter(state, DType::U8, device),

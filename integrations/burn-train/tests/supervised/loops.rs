@@ -1,6 +1,6 @@
 //! The same training twice: by burn-train, and step by step.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::GradientsAccumulator;
@@ -36,6 +36,8 @@ pub struct OwnRun {
     pub losses: Vec<f32>,
     /// The loss scale of each batch.
     pub scales: Vec<f64>,
+    /// The steps skipped up to each batch's own.
+    pub skipped: Vec<f64>,
 }
 
 /// Trains for `epochs`, with updates after every `accumulated` batches and at the end of an epoch.
@@ -55,7 +57,7 @@ pub fn own_loop(
         seed: SEED,
         ..Progress::default()
     };
-    let (mut losses, mut scales) = (Vec::new(), Vec::new());
+    let (mut losses, mut scales, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     let mut rate = scheduler.step();
     let batches = samples.batches(&Device::flex().autodiff());
     for _ in 0..epochs {
@@ -84,6 +86,7 @@ pub fn own_loop(
                 Step::Skipped { .. } => progress.skipped += 1,
             }
             progress.step += 1;
+            skipped.extend(step.iter().map(|_| progress.skipped as f64));
         }
     }
     OwnRun {
@@ -91,6 +94,7 @@ pub fn own_loop(
         progress,
         losses,
         scales,
+        skipped,
     }
 }
 
@@ -166,15 +170,8 @@ impl Supervised {
 
 /// What burn-train logged of a metric of the training split's first epoch, batch by batch.
 pub fn logged(folder: &Path, metric: &str) -> Vec<f64> {
-    let epoch: PathBuf = folder.join("train").join("epoch-1");
-    let files = std::fs::read_dir(&epoch).expect("the log of an epoch");
-    let wanted = metric.replace(' ', "");
-    let file = files.map(|file| file.expect("a file").path()).find(|path| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        name.replace([' ', '_', '-'], "")
-            .eq_ignore_ascii_case(&wanted)
-    });
-    let text = std::fs::read_to_string(file.expect("the metric's log")).expect("text");
+    let file = format!("train/epoch-1/{}.log", metric.replace(' ', "_"));
+    let text = std::fs::read_to_string(folder.join(file)).expect("the metric's log");
     let entries = text.lines().filter(|line| !line.ends_with("final"));
     entries
         .map(|line| line.parse().expect("a number"))
