@@ -6,7 +6,7 @@
 //! that the model alone loads the record too, if it is told to
 //! [`allow_unused`](burn::store::ModuleRecord::allow_unused) tensors.
 
-use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mantissa::checkpoint::Progress;
@@ -211,13 +211,13 @@ fn read(record: &ModuleRecord, device: &Device) -> Result<Option<(State, Vec<u8>
     };
     let state = state.try_load_record(some())?.mantissa;
     let bytes = state.state.val().into_data();
-    let bytes = bytes.to_vec::<u8>();
+    let bytes = bytes.try_to_vec::<u8>();
     let bytes = bytes.map_err(|error| RecordError::Validation(format!("{error:?}")))?;
     Ok(Some((state, bytes)))
 }
 
 fn parameter(data: TensorData, dtype: DType, device: &Device) -> Param<Tensor<1, Int>> {
-    Param::from_tensor(Tensor::from_data(data, (device, dtype)))
+    Param::initialized(ParamId::new(), Tensor::from_data(data, (device, dtype)))
 }
 
 fn device<M: Module>(model: &M) -> Device {

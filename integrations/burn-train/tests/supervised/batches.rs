@@ -20,7 +20,7 @@ pub struct Samples {
 }
 
 /// One sample: its features and its class.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     features: Vec<f32>,
     class: i64,

@@ -46,7 +46,7 @@ pub fn bits(model: &Classifier) -> Vec<u32> {
     struct Bits(Vec<u32>);
     impl ModuleVisitor for Bits {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let values = param.val().into_data().to_vec::<f32>().expect("f32");
+            let values = param.val().into_data().try_to_vec::<f32>().expect("f32");
             self.0.extend(values.iter().map(|value| value.to_bits()));
         }
     }
