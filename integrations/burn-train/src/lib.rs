@@ -55,7 +55,9 @@
 //!
 //! # Limits
 //!
-//! One device: the strategies of burn-train for several are refused. Burn's loop adds up the gradients of
+//! Parameter groups of the optimizer ([`with_groups`](mantissa::MasterOptimizer::with_groups)) belong to parameter ids, which a
+//! loaded record changes: a run with them does not resume. The groups of Burn's schedulers go by path or id, and those by path
+//! do. One device: the strategies of burn-train for several are refused. Burn's loop adds up the gradients of
 //! [`grads_accumulation`](burn::train::SupervisedTraining::grads_accumulation) instead of averaging them. It also keeps the
 //! model of the step before until the update is done, so that the weights are in memory twice for that moment.
 
