@@ -101,11 +101,9 @@ impl StepMetric {
         }
     }
 
-    fn entry(&self) -> SerializedEntry {
+    fn entry(&self, value: fn(f64) -> NumericEntry) -> SerializedEntry {
         match self.last {
-            Some(last) => {
-                SerializedEntry::new(last.to_string(), NumericEntry::Value(last).serialize())
-            }
+            Some(last) => SerializedEntry::new(last.to_string(), value(last).serialize()),
             None => SerializedEntry::not_available(None),
         }
     }
@@ -134,11 +132,11 @@ impl Metric for StepMetric {
         if let Some(reading) = lock(&self.queue).pop_front() {
             self.last = Some((self.read)(&reading));
         }
-        Ok(self.entry())
+        Ok(self.entry(NumericEntry::Value))
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        Ok(self.entry())
+        Ok(self.entry(NumericEntry::Final))
     }
 
     fn clear(&mut self) {

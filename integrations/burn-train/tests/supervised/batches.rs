@@ -24,12 +24,14 @@ pub struct Samples {
 pub struct Sample {
     features: Vec<f32>,
     class: i64,
+    overflows: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub inputs: Tensor<2>,
     pub targets: Tensor<1, Int>,
+    pub overflows: bool,
 }
 
 impl Samples {
@@ -54,13 +56,10 @@ impl Samples {
             let is_of_class = feature % CLASSES == class;
             noise + if is_of_class { 1.0 } else { 0.0 }
         });
-        let mut features: Vec<f32> = features.collect();
-        if self.overflowing.contains(&index) {
-            features[0] = f32::INFINITY;
-        }
         Sample {
-            features,
+            features: features.collect(),
             class: class as i64,
+            overflows: self.overflowing.contains(&index),
         }
     }
 
@@ -82,6 +81,7 @@ fn batch(samples: &[Sample], device: &Device) -> Batch {
     Batch {
         inputs: Tensor::from_data(TensorData::new(features, [count, FEATURES]), device),
         targets: Tensor::from_data(TensorData::new(classes, [count]), device),
+        overflows: samples.iter().any(|sample| sample.overflows),
     }
 }
 

@@ -36,6 +36,11 @@ impl Objective for Classifier {
         let output = self.output.forward(hidden);
         let loss = CrossEntropyLossConfig::new().init(&output.device());
         let loss = loss.forward(output.clone(), batch.targets.clone());
+        let loss = if batch.overflows {
+            loss.mul_scalar(f32::INFINITY)
+        } else {
+            loss
+        };
         let item = ClassificationOutput::new(loss.clone(), output, batch.targets);
         (loss, item)
     }
