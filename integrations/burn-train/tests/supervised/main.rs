@@ -123,7 +123,7 @@ fn micro_batches_are_one_step_with_one_scale() {
 fn a_resumed_run_ends_with_the_bits_of_one_that_was_never_interrupted() {
     // In the last step of the epochs that are saved, so that the schedule waits over the interruption.
     let samples = Samples::new(SAMPLES).with_overflow(90);
-    for recipe in ["fp8-delayed", "mellempudi", STORED] {
+    for recipe in ["fp8-delayed", "mellempudi", "fp16"] {
         let model = classifier(5);
         let plan = plan(recipe, &model);
         let folder = tempfile::tempdir().expect("a folder");
@@ -196,4 +196,14 @@ fn training_that_only_skips_ends_with_a_diagnosis() {
     assert!(reason.contains("the forward pass broke"), "{reason}");
     assert_eq!(trained.progress().step, 5);
     assert_eq!(bits(trained.inner()), bits(&model));
+}
+
+#[test]
+fn weights_in_fewer_bits_are_refused() {
+    let model = classifier(13);
+    let plan = plan(STORED, &model);
+    let optimizer = mantissa::MasterOptimizer::new(mantissa::optimizer::AdamWConfig::new());
+    let error = mantissa_burn_train::MixedPrecision::new(model, plan, optimizer, 1);
+    let error = error.expect_err("stored weights").to_string();
+    assert!(error.contains("hidden.weight"), "{error}");
 }
