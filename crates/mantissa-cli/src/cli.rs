@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cast, compare, demo, export, formats, inspect, plan, profile, recipes, train,
+    cast, compare, demo, export, formats, inspect, memory, plan, profile, recipes, train,
 };
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
@@ -44,6 +44,8 @@ pub enum Command {
     Profile(profile::Args),
     /// Choose numerics from a profile, or explain a choice
     Plan(plan::Args),
+    /// Tell what training takes of memory, copy by copy
+    Memory(memory::Args),
     /// List the recipes and the loss scalings, or explain one recipe
     Recipes(recipes::Args),
     /// Tell what is in a safetensors file, and what each numerics would do to it

@@ -128,6 +128,9 @@ pub enum Error {
     /// A target that does not exist.
     #[error(transparent)]
     Target(#[from] mantissa::plan::TargetError),
+    /// A storage table does not fit the model.
+    #[error(transparent)]
+    Storage(#[from] mantissa::plan::StorageError),
     /// No plan can be chosen.
     #[error(transparent)]
     Choose(#[from] mantissa::plan::ChooseError),

@@ -13,14 +13,17 @@ mod training;
 use std::io;
 use std::process::ExitCode;
 
+use cap::Cap;
 use clap::Parser;
+use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
 use crate::error::Error;
 
+/// Counts what is allocated, so that runs can tell what they take.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Cap<MiMalloc> = Cap::new(MiMalloc, usize::MAX);
 
 /// The exit code of a training run that stopped because steps kept being skipped. 1 is any other failure, 2 a wrong command
 /// line.

@@ -50,6 +50,7 @@ mod buffer;
 pub mod checkpoint;
 mod flex_tensor;
 mod fused;
+pub mod memory;
 pub mod nn;
 mod operation;
 pub mod optimizer;

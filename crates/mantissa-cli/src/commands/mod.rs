@@ -6,6 +6,7 @@ pub mod demo;
 pub mod export;
 pub mod formats;
 pub mod inspect;
+pub mod memory;
 pub mod plan;
 pub mod profile;
 pub mod recipes;
@@ -25,6 +26,7 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
         Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Profile(args)) => profile::run(args),
         Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Recipes(args)) => recipes::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Cast(args)) => cast::run(args),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use indicatif::BinaryBytes;
 use mantissa::World;
 use mantissa::optimizer::StateFormats;
 use mantissa::parallel::Wire;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
+use crate::training::memory::ExpectedMemory;
 use crate::training::ranks;
 use crate::training::trainer::open_source;
 use crate::training::{
@@ -47,7 +49,7 @@ pub struct Args {
     /// Go on under another recipe (its name or file) or plan file
     #[arg(long, value_name = "RECIPE|PLAN.toml", requires = "resume")]
     change_plan: Option<String>,
-    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, step, and at the end summary or
+    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, memory, step, and at the end peak_memory and summary or
     /// stopped
     #[arg(long)]
     json: bool,
@@ -163,6 +165,14 @@ enum Event<'a> {
         #[serde(flatten)]
         change: &'a PlanChange,
     },
+    Memory {
+        #[serde(flatten)]
+        expected: &'a ExpectedMemory,
+    },
+    PeakMemory {
+        /// The most that was allocated between the parts of a step, since the model was made or the run was resumed.
+        bytes: usize,
+    },
     Step {
         #[serde(flatten)]
         record: &'a StepRecord,
@@ -250,6 +260,12 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             terminal::print_json(&Event::Warning { message }, false)?;
         }
     }
+    let expected = trainer.expected_memory()?;
+    progress.line(&format!("memory  {expected}"));
+    if as_json {
+        let expected = &expected;
+        terminal::print_json(&Event::Memory { expected }, false)?;
+    }
     let mut log = match world.is_first() {
         true => Some(folder.open_log(trainer.progress().step)?),
         false => None,
@@ -317,6 +333,8 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
     };
     folder.write_summary(&summary)?;
     if as_json {
+        let bytes = trainer.peak_memory();
+        terminal::print_json(&Event::PeakMemory { bytes }, false)?;
         terminal::print_json(&Event::Summary { summary: &summary }, false)
     } else {
         let floor = summary
@@ -324,8 +342,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             .map_or(String::new(), |floor| format!(", floor {floor:.4}"));
         terminal::print(&format!(
             "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {unigram_loss:.4}{floor}), {} \
-             skipped; the run is in {}\n",
+             skipped, {} of memory at most; the run is in {}\n",
             summary.skipped_steps,
+            BinaryBytes(trainer.peak_memory() as u64),
             folder.path().display()
         ))
     }

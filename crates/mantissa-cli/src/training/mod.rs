@@ -3,6 +3,7 @@
 pub mod config;
 pub mod cores;
 pub mod folder;
+pub mod memory;
 pub mod plan_change;
 pub mod progress;
 pub mod ranks;

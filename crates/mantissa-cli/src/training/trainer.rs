@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use mantissa::checkpoint::{self, Progress, SetAside};
+use mantissa::memory::ParameterMemory;
 use mantissa::optimizer::{
     AdamWConfig, MasterOptimizer, ParameterGroups, Step, non_finite_weights,
 };
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
+use super::memory::{ExpectedMemory, Watch, first_sequences};
 use super::plan_change::PlanChange;
 use super::ranks;
 use super::schedule::Schedule;
@@ -38,6 +40,7 @@ pub struct Trainer {
     source: Source,
     progress: Progress,
     device: Device,
+    memory: Watch,
 }
 
 /// A run that goes on.
@@ -164,6 +167,7 @@ pub fn named_recipe(name: &str) -> Result<Recipe, Error> {
 impl Trainer {
     /// A run at its first step. Without `plan`, the one that the configuration names.
     pub fn new(config: &RunConfig, source: Source, plan: Option<Plan>) -> Result<Self, Error> {
+        let memory = Watch::start();
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
@@ -189,6 +193,7 @@ impl Trainer {
             plan,
             source,
             device,
+            memory,
         })
     }
 
@@ -200,6 +205,7 @@ impl Trainer {
         folder: &RunFolder,
         changes_plan: bool,
     ) -> Result<Resumed, Error> {
+        let memory = Watch::start();
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
@@ -252,6 +258,7 @@ impl Trainer {
             plan,
             source,
             device,
+            memory,
         };
         Ok(Resumed {
             trainer,
@@ -280,12 +287,16 @@ impl Trainer {
         let batch = self.source.masked().rows(step, self.share.rows());
         let loss = self.session.autocast(|| self.model.forward_loss(&batch));
         let loss = self.share.part(loss);
+        self.memory.sample();
         let learning_rate = self.schedule.learning_rate(self.progress.applied);
         let loss_scale = self.scaler.loss_scale();
         let gradients = self.scaler.scale(loss).backward();
+        self.memory.sample();
         let outcome =
             self.optimizer
                 .step(learning_rate, &mut self.model, gradients, &mut self.scaler);
+
+        self.memory.sample();
 
         self.progress.step += 1;
         let (loss, cause) = match outcome {
@@ -307,6 +318,35 @@ impl Trainer {
             skip: cause.as_ref().map(SkipRecord::of),
             cause: cause.map(|cause| cause.to_string()),
         }
+    }
+
+    /// What the run is expected to take of memory. Computes the gradients of parts of the next batch, which leaves no trace.
+    pub fn expected_memory(&self) -> Result<ExpectedMemory, Error> {
+        let parameters = ParameterMemory::expected(&self.model, &self.plan, &self.optimizer)?;
+        let amaxes = self.session.amaxes();
+        let step = self.progress.step;
+        let batch = self.source.masked().rows(step, self.share.rows());
+        let activations = |sequences: usize| {
+            // Twice, so that no memory is kept from before.
+            self.session.begin_step(step);
+            self.session.begin_step(step);
+            let batch = first_sequences(&batch, sequences);
+            let watch = Watch::start();
+            let loss = self.session.autocast(|| self.model.forward_loss(&batch));
+            let forward = watch.now();
+            let gradients = loss.backward();
+            let backward = watch.now().saturating_sub(parameters.gradients);
+            drop(gradients);
+            forward.max(backward)
+        };
+        let expected = ExpectedMemory::new(&parameters, batch.shape.batch_size, activations);
+        self.session.restore_amaxes(amaxes);
+        Ok(expected)
+    }
+
+    /// The most bytes that were allocated since the model was made, between the parts of any step.
+    pub fn peak_memory(&self) -> usize {
+        self.memory.peak()
     }
 
     /// Mean loss on the evaluation set, computed in the plan's numerics.

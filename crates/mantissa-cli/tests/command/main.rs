@@ -6,6 +6,7 @@ mod checkpoints;
 mod compare;
 mod formats;
 mod inspect;
+mod memory;
 mod recipes;
 mod skips;
 mod states;

@@ -95,7 +95,12 @@ fn losses_are_the_same_on_any_number_of_threads() {
                 out.to_str().unwrap(),
             ]);
             assert!(outcome.success, "{}", outcome.stderr);
-            outcome.stdout.replace(out.to_str().unwrap(), "")
+            let lines = outcome
+                .stdout
+                .lines()
+                .filter(|line| !line.contains("memory"));
+            let lines: Vec<&str> = lines.collect();
+            lines.join("\n").replace(out.to_str().unwrap(), "")
         };
         let one = run("1");
         assert_eq!(losses(&events(&one)).len().to_string(), STEPS);
@@ -167,10 +172,9 @@ fn a_finished_run_ends_with_a_summary_and_can_be_resumed_for_nothing() {
     assert!(summary["loss_floor"].as_f64() < summary["final_loss"].as_f64());
     assert_eq!(summary["skipped_steps"], 0);
     let again = mantissa(["train", "--resume", "--json", "--out", out]);
-    assert_eq!(
-        events(&again.stdout).as_slice(),
-        std::slice::from_ref(summary)
-    );
+    let events_of_second = events(&again.stdout);
+    assert_eq!(events_of_second.last().unwrap(), summary);
+    assert_eq!(losses(&events_of_second).len(), 0);
 }
 
 #[test]

@@ -26,7 +26,8 @@ use crate::session::Fnv;
 /// });
 /// let optimizer = MasterOptimizer::new(AdamWConfig::new()).with_groups(&groups, &model)?;
 /// // The weight in 1 byte for each moment and a scale for each 256, the bias in f32.
-/// assert_eq!(optimizer.expected_state_bytes(&model), Some(2 * (512 * 512 + 4 * 1024 + 4 * 512)));
+/// let bytes = 512 * 512 + 4 * 1024 + 4 * 512;
+/// assert_eq!(optimizer.expected_states(&model), [("first_moment", bytes), ("second_moment", bytes)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -181,19 +181,26 @@ impl MasterOptimizer {
         Some(buffers.map(|buffer| buffer.bytes()).sum())
     }
 
-    /// Bytes that the states take once all parameters of `model` have taken a step. `None` for Burn's optimizers.
-    pub fn expected_state_bytes<M: Module>(&self, model: &M) -> Option<usize> {
+    /// Bytes that each buffer of the states, such as `first_moment`, takes once all parameters of `model` have taken a step.
+    /// Empty for Burn's optimizers, which do not tell.
+    pub fn expected_states<M: Module>(&self, model: &M) -> Vec<(&'static str, usize)> {
         let Kind::Fused { rule, members, .. } = &self.update.0 else {
-            return None;
+            return Vec::new();
         };
         let mut parameters = Parameters::default();
         model.visit(&mut parameters);
-        let bytes = parameters.found.iter().flat_map(|parameter| {
+        let mut bytes: Vec<(&str, usize)> = Vec::new();
+        for parameter in &parameters.found {
             let states = members.get(parameter.id).states;
-            let buffers = rule.buffers(&parameter.shape).iter();
-            buffers.map(move |buffer| buffer.format(states).bytes(buffer.len(&parameter.shape)))
-        });
-        Some(bytes.sum())
+            for buffer in rule.buffers(&parameter.shape) {
+                let more = buffer.format(states).bytes(buffer.len(&parameter.shape));
+                match bytes.iter_mut().find(|(name, _)| *name == buffer.name) {
+                    Some((_, bytes)) => *bytes += more,
+                    None => bytes.push((buffer.name, more)),
+                }
+            }
+        }
+        bytes
     }
 
     /// Scales unscaled gradients down to a global L2 norm of at most `max_norm`.
