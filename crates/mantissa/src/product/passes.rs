@@ -157,8 +157,8 @@ impl Tensor {
             .then(|| {
                 let numerics = numerics(first);
                 let amax = site.amax(first, role, &numerics);
-                let random = site.random(first, role, View::new(&tensor, Axis::Row).order());
                 let wide = widened_flex(tensor.clone());
+                let random = site.random(first, role, View::new(&wide, Axis::Row).order());
                 encoding::of(&wide, &numerics, amax, random)
             })
             .flatten();
