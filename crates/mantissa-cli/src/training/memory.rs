@@ -63,7 +63,7 @@ impl ExpectedMemory {
 
 fn extrapolated(sequences: usize, activations: impl Fn(usize) -> usize) -> usize {
     let less = sequences.div_ceil(4);
-    let more = sequences.div_ceil(2);
+    let more = sequences.div_ceil(2).max(less + 1).min(sequences);
     let first = activations(less);
     if less == more {
         return first;

@@ -326,10 +326,10 @@ impl Trainer {
         let amaxes = self.session.amaxes();
         let step = self.progress.step;
         let batch = self.source.masked().rows(step, self.share.rows());
+        // Memory that is kept for the next step is given back after a step that does not use it.
+        let give_back = || (0..2).for_each(|_| self.session.begin_step(step));
         let activations = |sequences: usize| {
-            // Twice, so that no memory is kept from before.
-            self.session.begin_step(step);
-            self.session.begin_step(step);
+            give_back();
             let batch = first_sequences(&batch, sequences);
             let watch = Watch::start();
             let loss = self.session.autocast(|| self.model.forward_loss(&batch));
@@ -340,6 +340,7 @@ impl Trainer {
             forward.max(backward)
         };
         let expected = ExpectedMemory::new(&parameters, batch.shape.batch_size, activations);
+        give_back();
         self.session.restore_amaxes(amaxes);
         Ok(expected)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::train::{configuration, events};
+use crate::train::events;
 use crate::{Folder, mantissa};
 
 fn copies(expected: &Value) -> Vec<(&str, f64)> {
@@ -39,14 +39,11 @@ fn copies_add_up_to_what_recipes_are_known_for() {
 #[test]
 fn a_run_takes_about_what_was_expected() {
     let folder = Folder::new();
-    let config = configuration(&folder, "hidden-markov");
     let out = folder.path("run");
     let outcome = mantissa([
         "train",
-        "--config",
-        &config,
-        "--batch-size",
-        "64",
+        "--steps",
+        "3",
         "--json",
         "--out",
         out.to_str().unwrap(),
