@@ -61,8 +61,14 @@ impl Network {
     }
 }
 
+/// On one thread: the scratch memory of another comes with its first task, which may be in any step.
 #[test]
 fn steps_after_the_first_allocate_no_tensors() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.unwrap().install(count_allocations);
+}
+
+fn count_allocations() {
     const ROWS: usize = 64;
     let device = Device::flex().autodiff();
     let x = Tensor::<2>::random([ROWS, 96], Distribution::Default, &device);

@@ -16,7 +16,7 @@ use super::step::Step;
 /// let scheduler = NoamLrSchedulerConfig::new(0.1).with_warmup_steps(100).init()?;
 /// let mut schedule = AppliedSchedule::new(scheduler);
 /// let first = schedule.rate().base();
-/// schedule.observe(&Step::Applied { loss_scale: 1.0, gradient_norm: 0.5 });
+/// schedule.observe(&Step::Applied { loss: 2.0, loss_scale: 1.0, gradient_norm: 0.5 });
 /// assert!(schedule.rate().base() > first);
 /// # Ok::<(), String>(())
 /// ```
