@@ -32,7 +32,7 @@ const WINDOW: f64 = 0.05;
                   [[rows]]\n  name = \"fp16 without loss scaling\"\n  \
                   run.numerics = { recipe = \"fp16\", loss_scaling = \"none\" }\n\n\
                   The same seed gives the same weights and data in every row, so a row's difference to the first is taken \
-                  seed by seed. Runs are trained side by side, one on each core, each in a folder of its own; \
+                  seed by seed. Runs are trained side by side, one on each core (one at a time with dropout), each in a folder of its own; \
                   finished ones are not trained again, so an interrupted comparison goes on where it was.\n\nExamples:\n  \
                   mantissa compare study.toml --out runs/study\n  \
                   mantissa compare study.toml --out runs/study --json | jq '.rows[] | [.name, .difference]'"
@@ -97,7 +97,10 @@ pub fn run(args: Args) -> Result<(), Error> {
         .rows
         .iter()
         .flat_map(|row| study.seeds.iter().map(move |&seed| (row, seed)));
-    let results = do_all(jobs.collect(), |(row, seed)| {
+    // Dropout draws from a generator that all runs of a process share.
+    let drops = study.rows.iter().any(|row| row.config.model.dropout > 0.0);
+    let at_once = if drops { 1 } else { usize::MAX };
+    let results = do_all(jobs.collect(), at_once, |(row, seed)| {
         train(row, seed, &args.out, &progress)
     })?;
     let mut results = results.chunks(study.seeds.len()).peekable();

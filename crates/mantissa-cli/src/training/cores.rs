@@ -6,12 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::Error;
 
 /// Does every job, as many at a time as there are cores, each with its share of them: numbers do not depend on the number
-/// of threads, and small products scale better across runs than across threads. Results are in the order of the jobs.
+/// of threads, and small products scale better across runs than across threads. At most `at_once` jobs run side by side.
+/// Results are in the order of the jobs.
 pub fn do_all<J: Send, R: Send>(
     jobs: Vec<J>,
+    at_once: usize,
     work: impl Fn(J) -> Result<R, Error> + Sync,
 ) -> Result<Vec<R>, Error> {
-    let workers = rayon::current_num_threads().clamp(1, jobs.len().max(1));
+    let workers = rayon::current_num_threads().clamp(1, at_once.min(jobs.len()).max(1));
     let threads = rayon::current_num_threads().div_ceil(workers);
     let queue: Mutex<VecDeque<(usize, J)>> = Mutex::new(jobs.into_iter().enumerate().collect());
     let next = || {
@@ -51,12 +53,12 @@ mod tests {
 
     #[test]
     fn results_keep_the_order_of_the_jobs() {
-        let squares = do_all((0..40).collect(), |x: u64| {
+        let squares = do_all((0..40).collect(), usize::MAX, |x: u64| {
             std::thread::sleep(std::time::Duration::from_micros(37 * (x % 5)));
             Ok(x * x)
         });
         assert!(squares.unwrap().into_iter().eq((0..40).map(|x| x * x)));
-        let failed = do_all(vec![1, 2, 3], |x| match x {
+        let failed = do_all(vec![1, 2, 3], 1, |x| match x {
             2 => Err(Error::Usage("two".to_owned())),
             x => Ok(x),
         });

@@ -40,6 +40,7 @@ pub struct Trainer {
     source: Source,
     progress: Progress,
     device: Device,
+    drops: bool,
     memory: Watch,
 }
 
@@ -193,6 +194,7 @@ impl Trainer {
             plan,
             source,
             device,
+            drops: config.model.dropout > 0.0,
             memory,
         })
     }
@@ -258,6 +260,7 @@ impl Trainer {
             plan,
             source,
             device,
+            drops: config.model.dropout > 0.0,
             memory,
         };
         Ok(Resumed {
@@ -281,8 +284,11 @@ impl Trainer {
     /// Takes one step.
     pub fn step(&mut self) -> StepRecord {
         let step = self.progress.step;
-        // Dropout draws from the device's generator; seeding it anew makes each step a function of its number.
-        self.device.seed(self.progress.seed ^ step.rotate_left(32));
+        // Dropout draws from the device's generator; seeding it anew makes each step a function of its number. Without dropout
+        // the generator, from which another run may be drawing its weights, is left alone.
+        if self.drops {
+            self.device.seed(self.progress.seed ^ step.rotate_left(32));
+        }
         self.session.begin_step(step);
         let batch = self.source.masked().rows(step, self.share.rows());
         let loss = self.session.autocast(|| self.model.forward_loss(&batch));

@@ -67,7 +67,7 @@ pub fn train_all(
     folder: &RunFolder,
     progress: &Progress,
 ) -> Result<Vec<Outcome>, Error> {
-    do_all(jobs, |job| train(config, job, folder, progress))
+    do_all(jobs, usize::MAX, |job| train(config, job, folder, progress))
 }
 
 fn train(
