@@ -19,7 +19,7 @@ use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProper
 const SHORTEST: usize = 1 << 14;
 
 /// Vectors that nobody uses, by length, with the sweep after which each was last used.
-struct Idle<T> {
+pub(crate) struct Idle<T> {
     by_len: HashMap<usize, Vec<(u64, Vec<T>)>>,
     sweeps: u64,
 }
@@ -82,17 +82,41 @@ pub(crate) fn keep_codes(codes: Vec<u8>) {
     lock(&CODES).keep(codes);
 }
 
-/// Space for results: as many elements as asked for, each of some value.
-pub(crate) struct Buffer {
-    values: Vec<f32>,
+/// An element of memory that is kept: any bytes are some value of it.
+pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
+    fn idle() -> &'static Mutex<Idle<Self>>;
 }
 
+impl Element for f32 {
+    fn idle() -> &'static Mutex<Idle<Self>> {
+        &VALUES
+    }
+}
+
+impl Element for u8 {
+    fn idle() -> &'static Mutex<Idle<Self>> {
+        &CODES
+    }
+}
+
+/// Memory that is kept for the next of its size when it is dropped.
+pub(crate) struct Recycled<T: Element> {
+    elements: Vec<T>,
+    /// How many elements decide what its size is; the others are beside them.
+    size: usize,
+}
+
+/// Space for results.
+pub(crate) type Buffer = Recycled<f32>;
+
+/// Space for the codes of a tensor and what a stored tensor has beside them.
+pub(crate) type CodeBuffer = Recycled<u8>;
+
 impl Buffer {
+    /// As many elements as asked for, each of some value.
     pub(crate) fn new(len: usize) -> Self {
         let kept = lock(&VALUES).take(len);
-        Self {
-            values: kept.unwrap_or_else(|| vec![0.0; len]),
-        }
+        kept.unwrap_or_else(|| vec![0.0; len]).into()
     }
 
     pub(crate) fn zeros(len: usize) -> Self {
@@ -107,62 +131,61 @@ impl Buffer {
         let layout = Layout::contiguous(Shape::from(shape.to_vec()));
         FlexTensor::new(self.into_bytes(), layout, DType::F32)
     }
-
-    /// The bytes of the values.
-    pub(crate) fn into_bytes(self) -> Bytes {
-        let len = size_of_val(self.values.as_slice());
-        // SAFETY: `memory` returns this many bytes, all of them initialized.
-        unsafe { Bytes::from_controller(Box::new(self), len) }
-    }
-}
-
-/// Space for the codes of a tensor and what a stored tensor has beside them.
-pub(crate) struct CodeBuffer {
-    bytes: Vec<u8>,
-    codes: usize,
 }
 
 impl CodeBuffer {
     /// So many bytes, each of some value, of which so many are codes.
-    pub(crate) fn new(codes: usize, len: usize) -> Self {
-        let mut bytes = self::codes(codes);
-        bytes.resize(len, 0);
-        Self { bytes, codes }
+    pub(crate) fn with_codes(codes: usize, len: usize) -> Self {
+        let mut elements = self::codes(codes);
+        elements.resize(len, 0);
+        Self {
+            elements,
+            size: codes,
+        }
     }
+}
 
+impl<T: Element> Recycled<T> {
     /// The bytes, whose memory comes back here when the last reader drops them.
     pub(crate) fn into_bytes(self) -> Bytes {
-        let len = self.bytes.len();
+        let len = size_of_val(self.elements.as_slice());
         // SAFETY: `memory` returns this many bytes, all of them initialized.
         unsafe { Bytes::from_controller(Box::new(self), len) }
     }
 }
 
-impl Deref for CodeBuffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+impl<T: Element> From<Vec<T>> for Recycled<T> {
+    fn from(elements: Vec<T>) -> Self {
+        let size = elements.len();
+        Self { elements, size }
     }
 }
 
-impl DerefMut for CodeBuffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+impl<T: Element> Deref for Recycled<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.elements
     }
 }
 
-impl Drop for CodeBuffer {
+impl<T: Element> DerefMut for Recycled<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.elements
+    }
+}
+
+impl<T: Element> Drop for Recycled<T> {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.resize(self.codes, 0);
-        keep_codes(bytes);
+        let mut elements = std::mem::take(&mut self.elements);
+        elements.truncate(self.size);
+        lock(T::idle()).keep(elements);
     }
 }
 
-impl AllocationController for CodeBuffer {
+impl<T: Element> AllocationController for Recycled<T> {
     fn alloc_align(&self) -> usize {
-        align_of::<u8>()
+        align_of::<T>()
     }
 
     fn property(&self) -> AllocationProperty {
@@ -173,67 +196,17 @@ impl AllocationController for CodeBuffer {
         &mut self,
         _policy: AccessPolicy,
     ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
-        let bytes = self.bytes.as_mut_slice();
-        // SAFETY: the same bytes, borrowed as long as they are; the caller writes no uninitialized ones.
-        Ok(unsafe { slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) })
+        let elements = self.elements.as_mut_slice();
+        let len = size_of_val(elements);
+        // SAFETY: the bytes of the elements, borrowed as long as they are; the caller writes no uninitialized ones, and any
+        // others are elements.
+        Ok(unsafe { slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), len) })
     }
 
     fn memory(&self, _policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
-        let bytes = self.bytes.as_slice();
-        // SAFETY: the same bytes, borrowed as long as they are.
-        Ok(unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
-    }
-}
-
-impl From<Vec<f32>> for Buffer {
-    fn from(values: Vec<f32>) -> Self {
-        Self { values }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.values
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        lock(&VALUES).keep(std::mem::take(&mut self.values));
-    }
-}
-
-impl AllocationController for Buffer {
-    fn alloc_align(&self) -> usize {
-        align_of::<f32>()
-    }
-
-    fn property(&self) -> AllocationProperty {
-        AllocationProperty::Other
-    }
-
-    unsafe fn memory_mut(
-        &mut self,
-        _policy: AccessPolicy,
-    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
-        let values = self.values.as_mut_slice();
-        let len = size_of_val(values);
-        // SAFETY: the bytes of the values, borrowed as long as they are; the caller writes no uninitialized ones.
-        Ok(unsafe { slice::from_raw_parts_mut(values.as_mut_ptr().cast(), len) })
-    }
-
-    fn memory(&self, _policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
-        let values = self.values.as_slice();
-        // SAFETY: the bytes of the values, borrowed as long as they are.
-        Ok(unsafe { slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) })
+        let elements = self.elements.as_slice();
+        // SAFETY: the bytes of the elements, borrowed as long as they are.
+        Ok(unsafe { slice::from_raw_parts(elements.as_ptr().cast(), size_of_val(elements)) })
     }
 }
 
@@ -262,7 +235,7 @@ mod tests {
 
     #[test]
     fn stored_tensors_and_the_codes_of_products_use_the_same_memory() {
-        let mut stored = CodeBuffer::new(LEN, LEN + BESIDE_CODES);
+        let mut stored = CodeBuffer::with_codes(LEN, LEN + BESIDE_CODES);
         stored.fill(3);
         let place = stored.as_ptr();
         let bytes = stored.into_bytes();

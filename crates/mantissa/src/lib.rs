@@ -55,6 +55,7 @@ pub mod nn;
 mod operation;
 pub mod optimizer;
 pub mod parallel;
+mod parameters;
 pub mod product;
 pub mod profiler;
 pub mod scaler;

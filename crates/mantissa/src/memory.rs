@@ -1,14 +1,13 @@
 //! What the parameters of a model take of memory while it trains, copy by copy.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Tensor};
-use mantissa_plan::{Plan, Site, Storage, StorageError};
+use burn::module::{Module, ParamId};
+use mantissa_plan::{Plan, Storage, StorageError};
 
 use crate::optimizer::MasterOptimizer;
-use crate::sites::{SiteKey, keyed_sites};
-use crate::storage::stored;
+use crate::parameters::parameters;
+use crate::storage::{of_weights, stored};
 
 /// Bytes of every copy of a model's parameters between the backward pass and the update, when there are most of them. Products
 /// read the master weights themselves; there is no working copy beside them.
@@ -34,55 +33,33 @@ impl ParameterMemory {
         plan: &Plan,
         optimizer: &MasterOptimizer,
     ) -> Result<Self, StorageError> {
-        let (keys, sites): (Vec<SiteKey>, Vec<Site>) = keyed_sites(model).into_iter().unzip();
-        let assigned = plan.storage.assign(&sites)?;
-        let of_sites = keys.into_iter().zip(assigned);
-        let gradients = of_sites.filter_map(|(key, storage)| match key {
-            SiteKey::Weight(id) => Some((id, storage.gradients)),
-            SiteKey::Scores(_) | SiteKey::Context(_) => None,
-        });
-        let mut counter = Counter {
-            gradients: gradients.collect(),
-            min_elements: plan.storage.min_elements,
-            seen: HashSet::new(),
-            found: Self {
-                parameters: 0,
-                weights: stored(model).iter().map(|stored| stored.bytes).sum(),
-                gradients: 0,
-                states: optimizer.expected_states(model),
-            },
+        let storage = of_weights(model, plan)?;
+        let stored: HashMap<ParamId, usize> = stored(model)
+            .into_iter()
+            .map(|stored| (stored.id, stored.bytes))
+            .collect();
+        let mut found = Self {
+            parameters: 0,
+            weights: 0,
+            gradients: 0,
+            states: optimizer.expected_states(model),
         };
-        model.visit(&mut counter);
-        Ok(counter.found)
+        for parameter in parameters(model) {
+            let elements = parameter.elements();
+            let gradient = storage
+                .get(&parameter.id)
+                .filter(|_| elements >= plan.storage.min_elements)
+                .map_or(Storage::Fp32, |storage| storage.gradients);
+            found.parameters += elements;
+            found.weights += stored.get(&parameter.id).copied().unwrap_or(4 * elements);
+            found.gradients += (gradient.bytes_per_element() * elements as f64) as usize;
+        }
+        Ok(found)
     }
 
     /// All copies together.
     pub fn bytes(&self) -> usize {
         let states: usize = self.states.iter().map(|(_, bytes)| bytes).sum();
         self.weights + self.gradients + states
-    }
-}
-
-struct Counter {
-    gradients: HashMap<ParamId, Storage>,
-    min_elements: usize,
-    seen: HashSet<ParamId>,
-    found: ParameterMemory,
-}
-
-impl ModuleVisitor for Counter {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !self.seen.insert(param.id) {
-            return;
-        }
-        let elements = param.lazy_shape().num_elements();
-        self.found.parameters += elements;
-        if param.val().dtype() == DType::F32 {
-            self.found.weights += 4 * elements;
-        }
-        let storage = self.gradients.get(&param.id).copied();
-        let storage = storage.filter(|_| elements >= self.min_elements);
-        let bytes = storage.unwrap_or_default().bytes_per_element();
-        self.found.gradients += (bytes * elements as f64) as usize;
     }
 }

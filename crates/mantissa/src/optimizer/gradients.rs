@@ -11,6 +11,7 @@ use mantissa_metrics::ExponentHistogram;
 
 use super::step::NonFinite;
 use crate::flex_tensor::{contiguous, elements, from_flex, into_flex};
+use crate::parameters::parameters;
 use crate::storage::widened_flex;
 
 /// The gradients of a model's parameters, still scaled, each as it was stored.
@@ -59,10 +60,9 @@ impl ScannedGradients {
 
     /// The parameters whose gradients are not finite, by their paths in `model`.
     pub(super) fn non_finite<M: Module>(&self, model: &M) -> Vec<NonFinite> {
-        let mut paths = Paths::default();
-        model.visit(&mut paths);
+        let mut paths = paths(model);
         let named = self.non_finite.iter().map(|(id, found)| NonFinite {
-            parameter: paths.of.remove(id).unwrap_or_default(),
+            parameter: paths.remove(id).unwrap_or_default(),
             ..found.clone()
         });
         named.collect()
@@ -86,12 +86,8 @@ impl ScannedGradients {
 
     /// The parameters that have gradients, in the order of `model`.
     pub(super) fn order<M: Module>(&self, model: &M) -> Vec<ParamId> {
-        let mut order = Order {
-            gradients: self,
-            ids: Vec::new(),
-        };
-        model.visit(&mut order);
-        order.ids
+        let ids = parameters(model).into_iter().map(|parameter| parameter.id);
+        ids.filter(|&id| self.contain(id)).collect()
     }
 
     /// How many elements the gradient of a parameter has; 0 for none.
@@ -174,20 +170,6 @@ impl ModuleVisitor for Taker {
     }
 }
 
-/// Finds the parameters that have gradients.
-struct Order<'a> {
-    gradients: &'a ScannedGradients,
-    ids: Vec<ParamId>,
-}
-
-impl ModuleVisitor for Order<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.gradients.contain(param.id) && !self.ids.contains(&param.id) {
-            self.ids.push(param.id);
-        }
-    }
-}
-
 /// What a tensor holds, whatever it is stored as.
 fn scan_stored(stored: &FlexTensor) -> Scan {
     scan(elements(&wide(stored.clone())))
@@ -240,10 +222,8 @@ impl ModuleVisitor for Giver {
 /// The parameters of `model` that hold infinities or NaNs themselves, in the model's order: an update broke them, and
 /// nothing computed with them is finite.
 pub fn non_finite_weights<M: Module>(model: &M) -> Vec<NonFinite> {
-    let mut paths = Paths::default();
-    model.visit(&mut paths);
     let mut weights = Weights {
-        paths,
+        paths: paths(model),
         broken: Vec::new(),
     };
     model.visit(&mut weights);
@@ -251,14 +231,15 @@ pub fn non_finite_weights<M: Module>(model: &M) -> Vec<NonFinite> {
 }
 
 struct Weights {
-    paths: Paths,
+    /// Of those that have not been looked at.
+    paths: HashMap<ParamId, String>,
     broken: Vec<NonFinite>,
 }
 
 impl ModuleVisitor for Weights {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // Taken out, so that a parameter that two modules share is looked at once.
-        let Some(parameter) = self.paths.of.remove(&param.id) else {
+        let Some(parameter) = self.paths.remove(&param.id) else {
             return;
         };
         let stored = into_flex(param.val());
@@ -275,24 +256,9 @@ impl ModuleVisitor for Weights {
 }
 
 /// Where each parameter is found first.
-#[derive(Default)]
-struct Paths {
-    path: Vec<String>,
-    of: HashMap<ParamId, String>,
-}
-
-impl ModuleVisitor for Paths {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.of
-            .entry(param.id)
-            .or_insert_with(|| self.path.join("."));
-    }
+fn paths<M: Module>(model: &M) -> HashMap<ParamId, String> {
+    let found = parameters(model).into_iter();
+    found
+        .map(|parameter| (parameter.id, parameter.path))
+        .collect()
 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::Tensor;
+use burn::module::{Module, ParamId};
 use globset::{Glob, GlobMatcher};
 use mantissa_formats::{RandomBits, UnknownName};
 use mantissa_kernels::state::{StateFormat, StateFormats};
 use serde::{Deserialize, Serialize};
 
+use crate::parameters::parameters;
 use crate::session::Fnv;
 
 /// How parameters are updated, as a table: the formats of all large parameters, and groups of parameters that differ.
@@ -190,9 +190,7 @@ impl Members {
         groups: &ParameterGroups,
         model: &M,
     ) -> Result<Self, ParameterGroupsError> {
-        let mut parameters = Parameters::default();
-        model.visit(&mut parameters);
-        let parameters = parameters.found;
+        let parameters = parameters(model);
         let mut decided: Vec<Option<usize>> = vec![None; parameters.len()];
         for (index, group) in groups.groups.iter().enumerate() {
             check_settings(index + 1, group)?;
@@ -230,7 +228,7 @@ impl Members {
             .zip(decided)
             .map(|(parameter, group)| {
                 let group = group.map(|index| &groups.groups[index]);
-                let usual = if parameter.elements < groups.exempt_below {
+                let usual = if parameter.elements() < groups.exempt_below {
                     StateFormats::default()
                 } else {
                     groups.states
@@ -266,41 +264,4 @@ fn check_settings(group: usize, settings: &ParameterGroup) -> Result<(), Paramet
         }
     }
     Ok(())
-}
-
-/// The float parameters of a model, each where it is found first.
-#[derive(Default)]
-pub(super) struct Parameters {
-    path: Vec<String>,
-    pub(super) found: Vec<Parameter>,
-}
-
-pub(super) struct Parameter {
-    pub(super) id: ParamId,
-    path: String,
-    pub(super) shape: Vec<usize>,
-    elements: usize,
-}
-
-impl ModuleVisitor for Parameters {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.found.iter().any(|parameter| parameter.id == param.id) {
-            return;
-        }
-        let shape = param.lazy_shape().to_vec();
-        self.found.push(Parameter {
-            id: param.id,
-            path: self.path.join("."),
-            elements: shape.iter().product(),
-            shape,
-        });
-    }
 }

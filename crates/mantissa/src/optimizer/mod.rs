@@ -19,10 +19,11 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 
+use crate::parameters::parameters;
 use crate::scaler::{LossScaler, Observation, ParameterGradients, ScaledGradients};
 use crate::session::Session;
 use gradients::ScannedGradients;
-use groups::{Members, Parameters};
+use groups::Members;
 use rule::Rule;
 use state::{Mismatch, States};
 
@@ -187,10 +188,8 @@ impl MasterOptimizer {
         let Kind::Fused { rule, members, .. } = &self.update.0 else {
             return Vec::new();
         };
-        let mut parameters = Parameters::default();
-        model.visit(&mut parameters);
         let mut bytes: Vec<(&str, usize)> = Vec::new();
-        for parameter in &parameters.found {
+        for parameter in parameters(model) {
             let states = members.get(parameter.id).states;
             for buffer in rule.buffers(&parameter.shape) {
                 let more = buffer.format(states).bytes(buffer.len(&parameter.shape));

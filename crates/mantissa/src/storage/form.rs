@@ -137,7 +137,7 @@ impl Form {
     fn tensor(&self, shape: &[usize], write: impl FnOnce(&mut [u8])) -> FlexTensor {
         let layout = Layout::contiguous(Shape::from(shape.to_vec()));
         let bytes = if self.storage.bytes_per_element() < 2.0 {
-            let mut buffer = CodeBuffer::new(self.elements(), self.bytes());
+            let mut buffer = CodeBuffer::with_codes(self.elements(), self.bytes());
             write(&mut buffer);
             buffer.into_bytes()
         } else {

@@ -39,7 +39,7 @@ use std::collections::{HashMap, HashSet};
 use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor};
-use mantissa_plan::{Plan, Site, Storage, StorageError};
+use mantissa_plan::{Plan, Site, SiteStorage, Storage, StorageError};
 
 use crate::flex_tensor::{contiguous, elements, from_flex, into_flex, shape};
 use crate::operation::{Gradient, Operation, Outcome};
@@ -55,17 +55,29 @@ pub(crate) use record::{load, parameters, to_bytes};
 /// # Errors
 /// If the plan's storage table does not fit the model.
 pub fn store<M: Module>(model: M, plan: &Plan) -> Result<M, StorageError> {
-    let (keys, sites): (Vec<SiteKey>, Vec<Site>) = keyed_sites(&model).into_iter().unzip();
-    let assigned = plan.storage.assign(&sites)?;
-    let wanted = keys.into_iter().zip(assigned);
-    let wanted = wanted.filter_map(|(key, storage)| match key {
-        SiteKey::Weight(id) => Some((id, storage.parameters)),
-        SiteKey::Scores(_) | SiteKey::Context(_) => None,
-    });
+    let of_weights = of_weights(&model, plan)?.into_iter();
     Ok(model.map(&mut Storer {
-        wanted: wanted.collect(),
+        wanted: of_weights.map(|(id, of)| (id, of.parameters)).collect(),
         min_elements: plan.storage.min_elements,
     }))
+}
+
+/// What `plan` says of the weights of the sites of `model`, however small they are.
+///
+/// # Errors
+/// If its storage table does not fit the model.
+pub(crate) fn of_weights<M: Module>(
+    model: &M,
+    plan: &Plan,
+) -> Result<HashMap<ParamId, SiteStorage>, StorageError> {
+    let (keys, sites): (Vec<SiteKey>, Vec<Site>) = keyed_sites(model).into_iter().unzip();
+    let assigned = plan.storage.assign(&sites)?;
+    let weights = keys.into_iter().zip(assigned);
+    let weights = weights.filter_map(|(key, storage)| match key {
+        SiteKey::Weight(id) => Some((id, storage)),
+        SiteKey::Scores(_) | SiteKey::Context(_) => None,
+    });
+    Ok(weights.collect())
 }
 
 /// `model` with all its parameters in f32: of `bf16+16` the exact values, of everything else those that products read.
