@@ -1,6 +1,6 @@
 //! The network itself, over the layers that the parent module calls `nn`.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::nn::loss::CrossEntropyLossConfig;
@@ -50,7 +50,7 @@ impl Bert {
         let norm = || LayerNormConfig::new(config.d_model).init(device);
         Self {
             token_embedding: embedding(config.vocab_size),
-            position_embedding: embedding(config.seq_len),
+            position_embedding: positions(config, device),
             embedding_norm: norm(),
             dropout: DropoutConfig::new(config.dropout).init(),
             encoder: TransformerEncoderConfig::new(
@@ -120,6 +120,28 @@ impl Bert {
             .map(|batch| network.forward_loss(batch).into_scalar::<f32>());
         losses.map(f64::from).sum::<f64>() / batches.len().max(1) as f64
     }
+}
+
+/// Position vectors that start as sinusoids of many wavelengths (Vaswani et al. 2017, section 3.5), as large as the token
+/// embeddings: shifting by a few places is then one linear map, so that attention finds neighbours from the first steps on.
+fn positions(config: &BertConfig, device: &Device) -> Embedding {
+    let (places, width) = (config.seq_len, config.d_model);
+    let amplitude = std::f64::consts::SQRT_2 * EMBEDDING_DEVIATION;
+    let value = |index: usize| {
+        let (place, feature) = (index / width, index % width);
+        let wavelength = 10_000f64.powf((feature / 2 * 2) as f64 / width as f64);
+        let angle = place as f64 / wavelength;
+        let wave = if feature % 2 == 0 {
+            angle.sin()
+        } else {
+            angle.cos()
+        };
+        (amplitude * wave) as f32
+    };
+    let values: Vec<f32> = (0..places * width).map(value).collect();
+    let mut embedding = EmbeddingConfig::new(places, width).init(device);
+    embedding.weight = Param::from_data(TensorData::new(values, [places, width]), device);
+    embedding
 }
 
 /// A row of integers on the device.
