@@ -242,6 +242,19 @@ pub enum RecipeError {
 }
 
 impl Recipe {
+    /// A recipe of these rules alone.
+    pub fn of_rules(name: impl Into<String>, rules: Vec<Rule>) -> Recipe {
+        Recipe {
+            schema: SCHEMA,
+            name: name.into(),
+            description: String::new(),
+            loss_scaling: LossScaling::default(),
+            states: StateFormats::default(),
+            storage: StorageTable::default(),
+            rules,
+        }
+    }
+
     /// Reads a recipe from TOML.
     pub fn from_toml(text: &str) -> Result<Recipe, RecipeError> {
         let recipe: Recipe = toml_text::parse(text, SCHEMA)?;

@@ -144,6 +144,7 @@ impl Configuration {
         if self.recipe.is_some() || self.plan.is_some() {
             config.numerics.recipe = self.recipe;
             config.numerics.plan = self.plan;
+            config.numerics.rules.clear();
         }
         if self.loss_scaling.is_some() {
             config.numerics.loss_scaling = self.loss_scaling;
@@ -363,6 +364,7 @@ fn resume(
         let is_plan = name.ends_with(".toml") && Plan::load(name).is_ok();
         config.numerics.plan = is_plan.then(|| name.into());
         config.numerics.recipe = (!is_plan).then(|| name.clone());
+        config.numerics.rules.clear();
         config.resolve_paths(Path::new(""))?;
     }
     let source = open_source(&config, Some(&folder))?;

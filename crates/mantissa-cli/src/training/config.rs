@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use mantissa::optimizer::{ParameterGroup, ParameterGroups, StateFormats};
 use mantissa::parallel::Wire;
-use mantissa::plan::{LossScaling, StorageTable};
+use mantissa::plan::{LossScaling, Rule, StorageTable};
 use mantissa_zoo::{BatchShape, BertConfig};
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,9 @@ pub struct NumericsConfig {
     /// A plan file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PathBuf>,
+    /// The rules of a recipe that has no file of its own: `rules = [{ sites = "*", rhs = "int8/tensor" }]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// How the loss is scaled, in place of what the recipe or the plan says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scaling: Option<LossScaling>,
@@ -288,6 +291,20 @@ impl Default for CheckpointConfig {
     }
 }
 
+impl NumericsConfig {
+    /// How many of recipe, plan and rules are given.
+    fn sources(&self) -> usize {
+        [
+            self.recipe.is_some(),
+            self.plan.is_some(),
+            !self.rules.is_empty(),
+        ]
+        .into_iter()
+        .filter(|&given| given)
+        .count()
+    }
+}
+
 impl RunConfig {
     /// Reads a configuration file.
     pub fn load(path: &Path) -> Result<Self, Error> {
@@ -376,8 +393,8 @@ impl RunConfig {
             "checkpoints need `every` and `keep` of at least 1"
         } else if self.data.evaluation_batches == 0 {
             "evaluation_batches must be at least 1"
-        } else if self.numerics.recipe.is_some() && self.numerics.plan.is_some() {
-            "a run has a recipe or a plan, not both"
+        } else if self.numerics.sources() > 1 {
+            "a run has a recipe, a plan or rules of its own, not more than one of them"
         } else {
             return Ok(());
         };
@@ -446,6 +463,11 @@ mod tests {
             ..StorageTable::default()
         });
         config.numerics.states = Some("e4m3/tensor,fp16/tensor".parse().unwrap());
+        config.numerics.rules = vec![Rule {
+            sites: "*".to_owned(),
+            rhs: Some("int8/tensor".parse().unwrap()),
+            ..Rule::default()
+        }];
         config.parameters.groups.push(ParameterGroup {
             states: Some("fp32".parse().unwrap()),
             weight_decay: Some(0.0),

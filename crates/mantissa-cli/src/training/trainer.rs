@@ -137,7 +137,11 @@ pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> 
     let mut plan = match &numerics.plan {
         Some(path) => Plan::load(path)?,
         None => {
-            let recipe = named_recipe(numerics.recipe.as_deref().unwrap_or("fp32"))?;
+            let recipe = match &numerics.recipe {
+                Some(name) => named_recipe(name)?,
+                None if numerics.rules.is_empty() => Recipe::preset("fp32")?,
+                None => Recipe::of_rules("rules", numerics.rules.clone()),
+            };
             Plan::from_recipe(&recipe, &mantissa::sites(model))?
         }
     };
