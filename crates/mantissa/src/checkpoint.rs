@@ -161,7 +161,7 @@ pub fn save<M: Module>(
         }
     };
     fs::create_dir_all(folder).map_err(io("create", folder))?;
-    let stored = storage::to_bytes(model);
+    let stored = storage::stored_to_bytes(model);
     let others = ParamGroup::all().exclude(stored_group(model));
     let model = model.clone().into_record_group(others).into_bytes();
     let model = model.map_err(|error| serialize("model", &error))?.to_vec();
@@ -431,18 +431,13 @@ pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, Checkpoin
         problem,
     };
     let has_stored = manifest.files.iter().any(|entry| entry.name == STORED);
-    let recorded = record.len();
+    let others = record.len();
     let mut model = model
         .try_load_record(record.allow_partial(has_stored))
         .map_err(|error| other_model(error.to_string()))?;
     if has_stored {
-        let (loaded, stored) = storage::load(model, &verified(STORED)?).map_err(other_model)?;
-        model = loaded;
-        let (found, expected) = (recorded + stored, storage::parameters(&model));
-        if found != expected {
-            let problem = format!("it has {found} parameters instead of {expected}");
-            return Err(other_model(problem));
-        }
+        model = storage::load_stored(model, &verified(STORED)?, others)
+            .map_err(|error| other_model(error.to_string()))?;
     }
     Ok(Checkpoint {
         model,

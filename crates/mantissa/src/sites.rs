@@ -70,7 +70,10 @@ impl SiteFinder {
 
     fn within_attention(&self) -> Option<&str> {
         let (field, container) = self.path.iter().nth_back(1)?;
-        (container == "Struct:MultiHeadAttention").then_some(field.as_str())
+        let is_attention = ["Struct:MultiHeadAttention", "Struct:CrossAttention"];
+        is_attention
+            .contains(&container.as_str())
+            .then_some(field.as_str())
     }
 
     fn attention_product(&self, product: &str) -> String {
@@ -119,7 +122,8 @@ impl ModuleVisitor for SiteFinder {
             | "Struct:Conv2d"
             | "Struct:Conv3d"
             | "Struct:ConvTranspose1d"
-            | "Struct:ConvTranspose2d" => {
+            | "Struct:ConvTranspose2d"
+            | "Struct:ConvTranspose3d" => {
                 let name = self.name(1);
                 self.push(SiteKey::Weight(param.id), name, SiteKind::Linear);
             }

@@ -4,6 +4,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::conv::{
     Conv1dConfig, Conv2dConfig, Conv3dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig,
+    ConvTranspose3dConfig,
 };
 use burn::nn::{PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 use burn::tensor::{Device, Distribution, Gradients, Int, Tensor};
@@ -247,6 +248,21 @@ fn transposed() {
             .with_bias(false),
         nn::conv::ConvTranspose2d,
         [2, 4, 4, 5]
+    );
+    check!(
+        ConvTranspose3dConfig::new([3, 5], [2, 3, 1]),
+        nn::conv::ConvTranspose3d,
+        [2, 3, 3, 4, 2]
+    );
+    check!(
+        ConvTranspose3dConfig::new([4, 6], [3, 1, 2])
+            .with_stride([2, 1, 3])
+            .with_dilation([1, 2, 2])
+            .with_groups(2)
+            .with_padding([1, 0, 1])
+            .with_padding_out([1, 0, 2]),
+        nn::conv::ConvTranspose3d,
+        [2, 4, 3, 2, 4]
     );
 }
 

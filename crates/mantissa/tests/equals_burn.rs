@@ -295,3 +295,84 @@ fn a_linear_layer_takes_inputs_of_any_rank() {
     let (flat, cube) = session.autocast(|| (layer.forward(flat), layer.forward(cube)));
     assert_eq!(bits(flat), bits(cube));
 }
+
+#[test]
+fn cross_attention_is_burns() {
+    use burn::nn::attention::CrossAttentionConfig as Plain;
+    use nn::attention::{CrossAttentionCache, CrossAttentionConfig};
+
+    const CONTEXT: usize = 10;
+    let random = |shape| Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), &device());
+    let (query, context) = (
+        random([BATCH, 4, WIDTH]),
+        random([BATCH, LENGTH, CONTEXT]).require_grad(),
+    );
+    // As many heads of keys as of queries, and one for all.
+    for (heads_kv, quiet) in [(4, false), (1, true), (2, false)] {
+        let plain = Plain::new(WIDTH, CONTEXT, 4, heads_kv, 3)
+            .with_dropout(0.0)
+            .with_quiet_softmax(quiet)
+            .init(&device());
+        let mixed = CrossAttentionConfig::new(WIDTH, CONTEXT, 4, heads_kv, 3)
+            .with_dropout(0.0)
+            .with_quiet_softmax(quiet)
+            .init(&device())
+            .load_record(plain.clone().into_record());
+        let weight = |y: &Tensor<3>| -> Tensor<3> {
+            Tensor::<1, Int>::arange(1..y.shape().num_elements() as i64 + 1, &device())
+                .float()
+                .sin()
+                .reshape(y.dims())
+        };
+        let outcome = |y: Tensor<3>, gradients: &dyn Fn(Tensor<1>) -> Vec<Vec<u32>>| {
+            let loss = (y.clone() * weight(&y)).sum();
+            (bits(y), gradients(loss))
+        };
+        let inputs = || (query.clone(), context.clone(), Some(padding()));
+        let forward = || {
+            let (query, context, mask) = inputs();
+            mixed.forward(query, context, mask)
+        };
+        let of_mixed = |loss| gradient_bits(&mixed, loss);
+        let (q, c, mask) = inputs();
+        let expected = outcome(plain.forward(q, c, mask), &|loss| {
+            gradient_bits(&plain, loss)
+        });
+        assert_eq!(outcome(forward(), &of_mixed), expected);
+
+        let sites = mantissa::sites(&mixed).into_iter();
+        let names: Vec<_> = sites.map(|site| site.name).collect();
+        assert_eq!(
+            names,
+            ["query", "key", "value", "scores", "context", "output"]
+        );
+        let recipe = |name| {
+            let recipe = Recipe::preset(name).unwrap();
+            let plan = Plan::from_recipe(&recipe, &mantissa::sites(&mixed)).unwrap();
+            Session::bind(&mixed, &plan, 1).unwrap()
+        };
+        let session = recipe("fp32");
+        session.set_kernels(Kernels::Burn);
+        assert_eq!(session.autocast(|| outcome(forward(), &of_mixed)), expected);
+        assert!(session.idle_sites().is_empty());
+        session.set_kernels(Kernels::Fused);
+        let apart = |y: Tensor<3>, expected: &[u32]| {
+            let values = y.into_data().iter::<f32>().collect::<Vec<_>>();
+            let pairs = values.iter().zip(expected);
+            pairs.fold(0.0_f32, |most, (x, e)| {
+                most.max((x - f32::from_bits(*e)).abs())
+            })
+        };
+        assert!(apart(session.autocast(forward), &expected.0) < 1e-5);
+        let coarse = apart(recipe("fp8-hybrid").autocast(forward), &expected.0);
+        assert!((1e-4..0.5).contains(&coarse), "{coarse}");
+
+        // Keys and values of the first call.
+        let mut cache = CrossAttentionCache::new();
+        let (q, c, mask) = inputs();
+        let first = mixed.forward_cache(q.clone(), c.clone(), mask.clone(), &mut cache);
+        assert_eq!(bits(first), expected.0);
+        let again = mixed.forward_cache(q, c * 2.0, mask, &mut cache);
+        assert_eq!(bits(again), expected.0);
+    }
+}

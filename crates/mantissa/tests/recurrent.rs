@@ -1,4 +1,4 @@
-//! Recurrent layers are Burn's outside an autocast and under `fp32` with Burn's kernels, bit for bit; under quantized
+//! Recurrent and gated layers are Burn's outside an autocast and under `fp32` with Burn's kernels, bit for bit; under quantized
 //! numerics they equal a reference that quantizes with the scalar codec and does everything else in f64.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -205,6 +205,50 @@ fn grus_are_burns() {
             let (output, state) = l.forward(x, Some(state));
             vec![output, state]
         }
+    );
+}
+
+#[test]
+fn plain_recurrent_layers_are_burns() {
+    use burn::nn::{BiRnnConfig, RnnConfig};
+    check!(RnnConfig::new(INPUT, HIDDEN, true), nn::Rnn, |l, x| {
+        let (output, state) = l.forward(x, None);
+        vec![output, state.hidden.unsqueeze()]
+    });
+    check!(
+        RnnConfig::new(INPUT, HIDDEN, false)
+            .with_batch_first(false)
+            .with_reverse(true)
+            .with_clip(Some(0.1))
+            .with_hidden_activation(ActivationConfig::Relu),
+        nn::Rnn,
+        |l, x| {
+            let state = upstream(&Tensor::zeros([TIME, HIDDEN], &device()));
+            let (output, state) = l.forward(x, Some(nn::RnnState::new(state)));
+            vec![output, state.hidden.unsqueeze()]
+        }
+    );
+    check!(
+        BiRnnConfig::new(INPUT, HIDDEN, true).with_batch_first(false),
+        nn::BiRnn,
+        |l, x| {
+            let state = upstream(&Tensor::zeros([2, TIME, HIDDEN], &device()));
+            let (output, state) = l.forward(x, Some(nn::RnnState::new(state)));
+            vec![output, state.hidden]
+        }
+    );
+}
+
+#[test]
+fn gated_linear_units_are_burns() {
+    use burn::nn::SwiGluConfig;
+    check!(SwiGluConfig::new(INPUT, HIDDEN), nn::SwiGlu, |l, x| vec![
+        l.forward(x)
+    ]);
+    check!(
+        SwiGluConfig::new(INPUT, HIDDEN).with_bias(true),
+        nn::SwiGlu,
+        |l, x| vec![l.forward(x)]
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::activation::gelu;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mantissa::checkpoint::{self, Progress};
@@ -400,9 +400,16 @@ fn gradients_and_stored_parameters_that_another_loop_carries_are_the_same() {
             continue;
         };
         let fresh = Run::new("fp32", storage, "fp32").model;
-        let loaded = storage::load_stored(fresh.clone(), &bytes).unwrap();
+        let ids = storage::stored(&own.model);
+        let ids = ids.into_iter().map(|stored| stored.id).collect();
+        let others = ParamGroup::all().exclude(ParamGroup::from_ids(ids));
+        let others = own.model.clone().into_record_group(others).len();
+        let loaded = storage::load_stored(fresh.clone(), &bytes, others).unwrap();
         assert_eq!(storage::stored(&loaded), storage::stored(&own.model));
         assert_eq!(bits(&loaded.table), bits(&own.model.table), "{storage}");
-        assert!(storage::load_stored(fresh, &bytes[..bytes.len() / 2]).is_err());
+        let halved = &bytes[..bytes.len() / 2];
+        assert!(storage::load_stored(fresh.clone(), halved, others).is_err());
+        let missing = storage::load_stored(fresh, &bytes, others - 1).expect_err("one is missing");
+        assert!(missing.to_string().contains("instead of"), "{missing}");
     }
 }

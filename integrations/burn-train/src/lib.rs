@@ -48,7 +48,7 @@
 //! # What resumes
 //!
 //! The model's checkpoint of burn-train also carries what its others do not hold: the master optimizer's moments, the loss
-//! scaler, the amaxes of delayed scaling, the plan and the step counts. So
+//! scaler, the amaxes of delayed scaling, the plan, the step counts, and the weights that are stored in fewer bits. So
 //! [`SupervisedTraining::checkpoint`](burn::train::SupervisedTraining::checkpoint) goes on with the same bits as a run that was
 //! never interrupted. What burn-train itself does not save starts anew: the shuffling of its data loaders, the state of
 //! the device's random numbers (dropout), and what metrics and early stopping have seen.
@@ -57,7 +57,8 @@
 //!
 //! Parameter groups of the optimizer ([`with_groups`](mantissa::MasterOptimizer::with_groups)) belong to parameter ids, which a
 //! loaded record changes: a run with them does not resume. The groups of Burn's schedulers go by path or id, and those by path
-//! do. Weights are f32: a plan that stores them in fewer bits is refused. One device: the strategies of burn-train for several are refused. Burn's loop adds up the gradients of
+//! do. Gradients are rounded to what the plan stores them as, and wait for the update in f32. One device: the strategies of
+//! burn-train for several are refused. Burn's loop adds up the gradients of
 //! [`grads_accumulation`](burn::train::SupervisedTraining::grads_accumulation) instead of averaging them. It also keeps the
 //! model of the step before until the update is done, so that the weights are in memory twice for that moment.
 

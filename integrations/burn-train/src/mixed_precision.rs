@@ -46,25 +46,17 @@ pub enum MixedPrecisionError {
     /// Its storage table does not fit the model.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// It stores weights in fewer bits, which burn-train's loop does not carry through.
-    #[error(
-        "the plan stores {parameter} in fewer bits, which does not work inside burn-train: take its storage table out, or use \
-         the step-level loop"
-    )]
-    Stored {
-        /// The first such parameter.
-        parameter: String,
-    },
     /// The settings of its loss scaling contradict each other.
     #[error(transparent)]
     LossScaling(#[from] LossScalingError),
 }
 
 impl<M: Module> MixedPrecision<M> {
-    /// Wraps `model`: its forward and backward passes run under `plan`, its loss is scaled as the plan says, and `optimizer` updates it. All stochastic rounding derives from `seed`.
+    /// Wraps `model`: its forward and backward passes run under `plan`, its weights are stored as the plan says, its loss is
+    /// scaled as the plan says, and `optimizer` updates it. All stochastic rounding derives from `seed`.
     ///
     /// # Errors
-    /// If the plan does not name exactly the sites of the model, contradicts itself, or stores weights in fewer bits.
+    /// If the plan does not name exactly the sites of the model, or contradicts itself.
     pub fn new(
         model: M,
         plan: Plan,
@@ -72,10 +64,6 @@ impl<M: Module> MixedPrecision<M> {
         seed: u64,
     ) -> Result<Self, MixedPrecisionError> {
         let model = storage::store(model, &plan)?;
-        if let Some(stored) = storage::stored(&model).into_iter().next() {
-            let parameter = stored.path;
-            return Err(MixedPrecisionError::Stored { parameter });
-        }
         let training = Training::new(&model, plan, optimizer, seed)?;
         Ok(Self {
             model,

@@ -47,6 +47,11 @@ struct State {
     state: Param<Tensor<1, Int>>,
 }
 
+impl State {
+    /// That it has in a record.
+    const TENSORS: usize = 2;
+}
+
 /// A model, and beside it, under the name `mantissa`, something else.
 #[derive(Clone, Debug)]
 struct Beside<M, S> {
@@ -112,17 +117,15 @@ pub(crate) fn load<M: Module>(
     let optimizer = optimizer.and_then(|record| training.optimizer.clone().load_record(record));
     let optimizer = optimizer.map_err(|error| RecordError::Validation(error.to_string()))?;
 
-    let record = match stored {
-        [] => record,
-        _ => record.allow_partial(true),
-    };
+    let others = record.len().saturating_sub(State::TENSORS);
+    let record = record.allow_partial(!stored.is_empty());
     let all = Beside {
         model,
         mantissa: state,
     };
     let mut model = all.try_load_record(record)?.model;
     if !stored.is_empty() {
-        model = storage::load_stored(model, stored)
+        model = storage::load_stored(model, stored, others)
             .map_err(|error| RecordError::Validation(error.to_string()))?;
     }
     if plan_changed {

@@ -35,8 +35,8 @@ pub struct Copy {
 }
 
 impl ExpectedMemory {
-    /// Of parameters, and of passes that take `activations(n)` bytes for `n` sequences. Two parts of a batch are
-    /// tried, and the whole extrapolated: it may not fit where one asks.
+    /// Of parameters, and of passes after which `activations(n)` bytes more are allocated than before any, for `n` sequences.
+    /// Two parts of a batch are tried, and the whole extrapolated: it may not fit where one asks.
     pub fn new(
         memory: &ParameterMemory,
         sequences: usize,
@@ -64,6 +64,8 @@ impl ExpectedMemory {
 fn extrapolated(sequences: usize, activations: impl Fn(usize) -> usize) -> usize {
     let less = sequences.div_ceil(4);
     let more = sequences.div_ceil(2).max(less + 1).min(sequences);
+    // What threads keep for good is allocated by the first pass, and counts in all of them.
+    activations(less);
     let first = activations(less);
     if less == more {
         return first;

@@ -333,16 +333,18 @@ impl Trainer {
     /// What the run is expected to take of memory. Computes the gradients of parts of the next batch, which leaves no trace.
     pub fn expected_memory(&self) -> Result<ExpectedMemory, Error> {
         let parameters = ParameterMemory::expected(&self.model, &self.plan, &self.optimizer)?;
-        let amaxes = self.session.amaxes();
         let step = self.progress.step;
         let batch = self.source.masked().rows(step, self.share.rows());
+        // Of its own, so that what is tried does not count for the run's amaxes.
+        let session = Session::bind(&self.model, &self.plan, self.progress.seed)?;
         // Memory that is kept for the next step is given back after a step that does not use it.
-        let give_back = || (0..2).for_each(|_| self.session.begin_step(step));
+        let give_back = || (0..2).for_each(|_| session.begin_step(step));
+        give_back();
+        let watch = Watch::start();
         let activations = |sequences: usize| {
             give_back();
             let batch = first_sequences(&batch, sequences);
-            let watch = Watch::start();
-            let loss = self.session.autocast(|| self.model.forward_loss(&batch));
+            let loss = session.autocast(|| self.model.forward_loss(&batch));
             let forward = watch.now();
             let gradients = loss.backward();
             let backward = watch.now().saturating_sub(parameters.gradients);
@@ -351,7 +353,6 @@ impl Trainer {
         };
         let expected = ExpectedMemory::new(&parameters, batch.shape.batch_size, activations);
         give_back();
-        self.session.restore_amaxes(amaxes);
         Ok(expected)
     }
 

@@ -38,25 +38,36 @@ fn copies_add_up_to_what_recipes_are_known_for() {
 
 #[test]
 fn a_run_takes_about_what_was_expected() {
-    let folder = Folder::new();
-    let out = folder.path("run");
-    let outcome = mantissa([
-        "train",
-        "--steps",
-        "3",
-        "--json",
-        "--out",
-        out.to_str().unwrap(),
-    ]);
-    let events = events(&outcome.stdout);
-    let find = |name: &str| events.iter().find(|event| event["event"] == name).unwrap();
-    let expected = find("memory");
-    let bytes: f64 = copies(expected).iter().map(|(_, each)| each).sum();
-    let bytes = bytes * expected["parameters"].as_f64().unwrap();
-    let expected = bytes + expected["activations"].as_f64().unwrap();
-    let measured = find("peak_memory")["bytes"].as_f64().unwrap();
-    assert!(
-        (0.7..1.5).contains(&(measured / expected)),
-        "{measured} {expected}"
-    );
+    for (model, batch_size) in [("bert-tiny", "32"), ("bert-mini", "8")] {
+        for recipe in ["fp32", "fp8-hybrid", "int8", "fp8-lm-o3"] {
+            let folder = Folder::new();
+            let out = folder.path("run");
+            let outcome = mantissa([
+                "train",
+                "--model",
+                model,
+                "--batch-size",
+                batch_size,
+                "--recipe",
+                recipe,
+                "--steps",
+                "3",
+                "--json",
+                "--out",
+                out.to_str().unwrap(),
+            ]);
+            let events = events(&outcome.stdout);
+            let find = |name: &str| events.iter().find(|event| event["event"] == name).unwrap();
+            let expected = find("memory");
+            let bytes: f64 = copies(expected).iter().map(|(_, each)| each).sum();
+            let bytes = bytes * expected["parameters"].as_f64().unwrap();
+            let expected = bytes + expected["activations"].as_f64().unwrap();
+            let measured = find("peak_memory")["bytes"].as_f64().unwrap();
+            let ratio = measured / expected;
+            assert!(
+                (0.7..1.5).contains(&ratio),
+                "{model}, {recipe}: {measured} of {expected} expected, {ratio:.2} times"
+            );
+        }
+    }
 }

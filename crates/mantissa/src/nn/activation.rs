@@ -1,5 +1,7 @@
-//! [`burn::nn::activation`], with a [`Gelu`] that is one fused operation inside an autocast.
+//! [`burn::nn::activation`], with a [`Gelu`] that is one fused operation inside an autocast, and a [`SwiGlu`] whose products
+//! follow it.
 
+pub use super::swiglu::{SwiGlu, SwiGluConfig};
 pub use burn::nn::activation::*;
 
 use burn::module::Module;
@@ -42,6 +44,7 @@ pub(crate) fn activate<const D: usize>(activation: &Activation, input: Tensor<D>
         Activation::Gelu(gelu) if gelu.approximate => Function::GeluTanh,
         Activation::Gelu(_) => Function::Gelu,
         Activation::Relu(_) => Function::Relu,
+        Activation::SwiGlu(swiglu) => return SwiGlu::from(swiglu.clone()).forward(input),
         _ => return activation.forward(input),
     };
     if session::is_fused() {

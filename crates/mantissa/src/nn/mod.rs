@@ -7,13 +7,16 @@
 //! Burn's.
 //!
 //! Products: [`Linear`], [`conv::Conv1d`], [`conv::Conv2d`], [`conv::Conv3d`], [`conv::ConvTranspose1d`],
-//! [`conv::ConvTranspose2d`], [`Embedding`], [`Lstm`], [`BiLstm`], [`Gru`], [`BiGru`],
-//! [`attention::MultiHeadAttention`], [`transformer::TransformerEncoder`], [`transformer::TransformerDecoder`]. Between
-//! them: [`LayerNorm`], [`Dropout`], [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's;
-//! multiplying modules that are not named here run in full precision.
+//! [`conv::ConvTranspose2d`], [`conv::ConvTranspose3d`], [`Embedding`], [`Rnn`], [`BiRnn`], [`Lstm`], [`BiLstm`], [`Gru`],
+//! [`BiGru`], [`SwiGlu`], [`attention::MultiHeadAttention`], [`attention::CrossAttention`],
+//! [`transformer::TransformerEncoder`], [`transformer::TransformerDecoder`]. Between them: [`LayerNorm`], [`Dropout`],
+//! [`activation::Gelu`], [`loss::CrossEntropyLoss`]. Everything else is Burn's. Of what multiplies, that is
+//! [`conv::DeformConv2d`], a `SwiGlu` inside [`activation::Activation`], and [`RotaryEncoding`], whose matrix only flips signs:
+//! they run in full precision.
 
 pub mod activation;
 pub mod attention;
+pub mod basic;
 pub mod cache;
 pub mod conv;
 mod dropout;
@@ -24,9 +27,11 @@ mod layer_norm;
 mod linear;
 pub mod loss;
 pub mod lstm;
+mod swiglu;
 pub mod transformer;
 
 pub use activation::Gelu;
+pub use basic::{BiRnn, BiRnnConfig, Rnn, RnnConfig};
 pub use burn::nn::*;
 pub use dropout::{Dropout, DropoutConfig};
 pub use embedding::{Embedding, EmbeddingConfig};
@@ -35,3 +40,4 @@ pub use gru::{BiGru, BiGruConfig, Gru, GruConfig};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{Linear, LinearConfig};
 pub use lstm::{BiLstm, BiLstmConfig, Lstm, LstmConfig};
+pub use swiglu::{SwiGlu, SwiGluConfig};

@@ -44,9 +44,9 @@ use mantissa_plan::{Plan, Site, SiteStorage, Storage, StorageError};
 use crate::flex_tensor::{contiguous, elements, from_flex, into_flex, shape};
 use crate::operation::{Gradient, Operation, Outcome};
 use crate::sites::{SiteKey, keyed_sites};
+use record::{load, parameters, to_bytes};
 
 pub(crate) use form::{Form, master, widened as widened_flex};
-pub(crate) use record::{load, parameters, to_bytes};
 
 /// Rounds the weights of `model` to the storage that `plan` gives to their sites; to nearest, whatever updates do later.
 /// Weights of fewer elements than the plan's table stores, and parameters that are no site's weight, become or stay f32.
@@ -131,12 +131,19 @@ pub fn stored_to_bytes<M: Module>(model: &M) -> Option<Vec<u8>> {
     to_bytes(model)
 }
 
-/// `model` with the parameters that [`stored_to_bytes`] saved.
+/// `model` with the parameters that [`stored_to_bytes`] saved; its `others`, so many, come from a record of Burn's, which a
+/// model of which parameters are missing loads only if it is told to
+/// [`allow_partial`](burn::store::ModuleRecord::allow_partial).
 ///
 /// # Errors
-/// If the bytes are damaged, or of another model.
-pub fn load_stored<M: Module>(model: M, bytes: &[u8]) -> Result<M, StoredError> {
-    let (model, _) = load(model, bytes).map_err(StoredError)?;
+/// If the bytes are damaged or of another model, or if some parameter comes from neither.
+pub fn load_stored<M: Module>(model: M, bytes: &[u8], others: usize) -> Result<M, StoredError> {
+    let (model, loaded) = load(model, bytes).map_err(StoredError)?;
+    let (found, expected) = (others + loaded, parameters(&model));
+    if found != expected {
+        let problem = format!("with the others there are {found} instead of {expected}");
+        return Err(StoredError(problem));
+    }
     Ok(model)
 }
 

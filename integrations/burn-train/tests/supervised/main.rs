@@ -6,8 +6,9 @@ mod model;
 
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use mantissa::Plan;
 use mantissa::plan::Recipe;
+use mantissa::{Plan, storage};
+use mantissa_burn_train::MixedPrecision;
 
 use batches::{Samples, loader};
 use loops::{own_loop, supervised};
@@ -43,7 +44,7 @@ fn schedule() -> ModuleLrScheduler {
 
 #[test]
 fn supervised_training_is_the_own_loop_bit_for_bit() {
-    for recipe in ["fp32", "fp8-hybrid", "fp8-delayed", "mellempudi"] {
+    for recipe in ["fp32", "fp8-hybrid", "fp8-delayed", "mellempudi", STORED] {
         let model = classifier(1);
         let plan = plan(recipe, &model);
         let samples = Samples::new(SAMPLES);
@@ -102,7 +103,7 @@ fn metrics_show_the_scale_and_the_skipped_steps_of_each_batch() {
 
 #[test]
 fn micro_batches_are_one_step_with_one_scale() {
-    for recipe in ["fp8-delayed", "fp16"] {
+    for recipe in ["fp8-delayed", "fp16", STORED] {
         let model = classifier(4);
         let plan = plan(recipe, &model);
         // The last step of an epoch has one micro-batch.
@@ -123,7 +124,7 @@ fn micro_batches_are_one_step_with_one_scale() {
 fn a_resumed_run_ends_with_the_bits_of_one_that_was_never_interrupted() {
     // In the last step of the epochs that are saved, so that the schedule waits over the interruption.
     let samples = Samples::new(SAMPLES).with_overflow(90);
-    for recipe in ["fp8-delayed", "mellempudi", "fp16"] {
+    for recipe in ["fp8-delayed", "mellempudi", "fp16", STORED] {
         let model = classifier(5);
         let plan = plan(recipe, &model);
         let folder = tempfile::tempdir().expect("a folder");
@@ -199,11 +200,36 @@ fn training_that_only_skips_ends_with_a_diagnosis() {
 }
 
 #[test]
-fn weights_in_fewer_bits_are_refused() {
+fn stored_weights_come_and_go_with_the_plan() {
+    use burn::module::Module;
+
     let model = classifier(13);
-    let plan = plan(STORED, &model);
-    let optimizer = mantissa::MasterOptimizer::new(mantissa::optimizer::AdamWConfig::new());
-    let error = mantissa_burn_train::MixedPrecision::new(model, plan, optimizer, 1);
-    let error = error.expect_err("stored weights").to_string();
-    assert!(error.contains("hidden.weight"), "{error}");
+    let [wide, narrow] = ["fp8-hybrid", STORED].map(|recipe| plan(recipe, &model));
+    let wrap = |seed, plan: &Plan| loops::wrapped(classifier(seed), plan).allow_plan_change();
+    let stored = |model: &MixedPrecision<Classifier>| -> Vec<String> {
+        let stored = storage::stored(model.inner());
+        stored.into_iter().map(|stored| stored.path).collect()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = supervised(
+        folder.path(),
+        model.clone(),
+        &narrow,
+        &Samples::new(SAMPLES),
+    );
+    let trained = run.launch(schedule());
+    assert_eq!(stored(&trained), ["hidden.weight", "output.weight"]);
+    let record = trained.clone().into_record();
+
+    let same = wrap(14, &narrow).load_record(record.clone());
+    assert_eq!(stored(&same), stored(&trained));
+    assert_eq!(bits(same.inner()), bits(trained.inner()));
+    let widened = wrap(15, &wide).load_record(record.clone());
+    assert!(stored(&widened).is_empty());
+    assert_eq!(bits(widened.inner()), bits(trained.inner()));
+    let narrowed = wrap(16, &narrow).load_record(widened.clone().into_record());
+    assert_eq!(stored(&narrowed), stored(&trained));
+    // What INT8 holds already, INT8 holds exactly.
+    assert_eq!(bits(narrowed.inner()), bits(trained.inner()));
+    assert_eq!(narrowed.progress(), trained.progress());
 }

@@ -309,7 +309,8 @@ struct Heads {
     value: Tensor<4>,
 }
 
-fn matmul_at(key: SiteKey, lhs: Tensor<4>, rhs: Tensor<4>) -> Tensor<4> {
+/// `lhs rhs` at a site of attention, Burn's own outside an autocast.
+pub(super) fn matmul_at(key: SiteKey, lhs: Tensor<4>, rhs: Tensor<4>) -> Tensor<4> {
     match SiteUse::of_key(key) {
         Some(site) => site_product(site, lhs, rhs, None),
         None => lhs.matmul(rhs),

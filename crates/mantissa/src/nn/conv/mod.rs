@@ -7,13 +7,14 @@
 //!
 //! A window holds the channels of one tap beside each other, so that blocks of scales are channels of one tap.
 //!
-//! Three-dimensional transposed and deformable convolutions are still Burn's.
+//! Deformable convolutions are Burn's: they sample their windows between the elements of the input.
 
 mod conv1d;
 mod conv2d;
 mod conv3d;
 mod conv_transpose1d;
 mod conv_transpose2d;
+mod conv_transpose3d;
 mod convolve;
 mod padding;
 mod unfold;
@@ -22,6 +23,7 @@ mod windows;
 pub use burn::nn::conv::*;
 pub use conv_transpose1d::{ConvTranspose1d, ConvTranspose1dConfig};
 pub use conv_transpose2d::{ConvTranspose2d, ConvTranspose2dConfig};
+pub use conv_transpose3d::{ConvTranspose3d, ConvTranspose3dConfig};
 pub use conv1d::{Conv1d, Conv1dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig};
 pub use conv3d::{Conv3d, Conv3dConfig};
