@@ -185,7 +185,7 @@ impl Grid {
         }
         let rounded = if ROUNDING == NEAREST && SHAPE != FULL_RANGE {
             let clamped = magnitude.min(self.clamp);
-            let power = f32::from_bits(self.rounding_power(clamped));
+            let power = f32::from_bits(self.rounding_power::<SHAPE>(clamped));
             ((f32::from_bits(clamped) + power) - power).to_bits()
         } else {
             self.round_bits::<ROUNDING, SHAPE>(magnitude, amount)
@@ -218,7 +218,7 @@ impl Grid {
             if ROUNDING != NEAREST {
                 clamped = self.round_bits::<ROUNDING, SHAPE>(clamped, amount);
             }
-            let power = self.rounding_power(clamped);
+            let power = self.rounding_power::<SHAPE>(clamped);
             let sum = f32::from_bits(clamped) + f32::from_bits(power);
             let steps = sum.to_bits().wrapping_sub(power);
             let above_lowest = power - self.to_rounding_power - self.lowest_power;
@@ -290,7 +290,11 @@ impl Grid {
 
     /// The power of two that leaves this magnitude no bits below one step of the grid.
     #[inline(always)]
-    fn rounding_power(&self, magnitude: u32) -> u32 {
+    fn rounding_power<const SHAPE: u8>(&self, magnitude: u32) -> u32 {
+        if SHAPE == TWOS_COMPLEMENT {
+            // Integers of 8 bits are all below it.
+            return self.lowest_power;
+        }
         (magnitude & INFINITY).max(self.lowest_power) + self.to_rounding_power
     }
 

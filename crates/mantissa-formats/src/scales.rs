@@ -17,6 +17,50 @@ const QUARTER: usize = BLOCK / 4;
 #[repr(align(64))]
 struct Beside([f32; BLOCK]);
 
+/// Short runs whose reciprocals are found together: divisions of one number each would take as long as all the rest.
+const WINDOW: usize = 64;
+
+/// The scales of some runs, one after another, and how quotients by any of them are found.
+#[derive(Clone, Copy)]
+struct Window {
+    /// The first of its runs, and the first after it.
+    from: usize,
+    to: usize,
+    scales: [f32; WINDOW],
+    reciprocals: [f32; WINDOW],
+    way: Way,
+}
+
+impl Window {
+    const EMPTY: Self = Self {
+        from: 0,
+        to: 0,
+        scales: [1.0; WINDOW],
+        reciprocals: [1.0; WINDOW],
+        way: Way::Multiply,
+    };
+
+    /// The scales from one run on.
+    #[inline(always)]
+    fn move_to(&mut self, from: usize, scales: &[f32]) {
+        let count = WINDOW.min(scales.len() - from);
+        (self.from, self.to) = (from, from + count);
+        self.scales = [1.0; WINDOW];
+        self.scales[..count].copy_from_slice(&scales[from..from + count]);
+        let (mut exact, mut normal) = (true, true);
+        for (scale, reciprocal) in self.scales.iter().zip(&mut self.reciprocals) {
+            *reciprocal = 1.0 / *scale;
+            exact &= has_exact_reciprocal(*scale);
+            normal &= (LEAST_CORRECTED..=1.0 / LEAST_CORRECTED).contains(scale);
+        }
+        self.way = match (exact, normal) {
+            (true, _) => Way::Multiply,
+            (_, true) => Way::Correct,
+            _ => Way::Divide,
+        };
+    }
+}
+
 /// How quotients by the scales of a block are found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
@@ -142,6 +186,7 @@ pub(crate) struct Scales<'a> {
     coarse: bool,
     /// The run that all of the block belongs to, if it is one.
     uniform: usize,
+    window: Window,
 }
 
 impl<'a> Scales<'a> {
@@ -165,6 +210,7 @@ impl<'a> Scales<'a> {
             way: Way::Multiply,
             coarse: is_coarse(format),
             uniform: usize::MAX,
+            window: Window::EMPTY,
         }
     }
 
@@ -183,6 +229,10 @@ impl<'a> Scales<'a> {
             return;
         }
         self.uniform = usize::MAX;
+        if count == BLOCK && self.used == 0 && [QUARTER, 2 * QUARTER].contains(&self.run) {
+            self.advance_short_runs(simd);
+            return;
+        }
         if count == BLOCK && self.run.is_multiple_of(QUARTER) && self.used.is_multiple_of(QUARTER) {
             self.advance_quarters(simd);
             return;
@@ -204,22 +254,34 @@ impl<'a> Scales<'a> {
         }
     }
 
+    /// Goes on by a block of whole runs, of a quarter or of half of a block each.
+    #[inline(always)]
+    fn advance_short_runs<S: Simd>(&mut self, simd: S) {
+        let runs = if self.run == QUARTER { 4 } else { 2 };
+        if self.group + runs > self.window.to || self.group < self.window.from {
+            self.window.move_to(self.group, self.scales);
+        }
+        let at = self.group - self.window.from;
+        let places = [0, 1, 2, 3].map(|quarter| at + quarter * runs / 4);
+        let window = &self.window;
+        splat(simd, places.map(|i| window.scales[i]), &mut self.block.0);
+        self.way = window.way.or_division(self.coarse);
+        if self.way != Way::Divide {
+            let reciprocals = places.map(|i| window.reciprocals[i]);
+            splat(simd, reciprocals, &mut self.reciprocals.0);
+        }
+        self.group += runs;
+    }
+
     /// Goes on by a block that begins, as every run does, at a quarter of one.
     #[inline(always)]
     fn advance_quarters<S: Simd>(&mut self, simd: S) {
         let (run, used) = (self.run / QUARTER, self.used / QUARTER);
         // How many runs have ended before each quarter, and in the end.
-        let [second, third, fourth, ended] = match (run, used) {
-            (1, _) => [1, 2, 3, 4],
-            (2, 0) => [0, 1, 1, 2],
-            _ => {
-                [1, 2, 3, 4].map(|quarters| {
-                    // Nothing ends a third time: runs of one quarter are dealt with above.
-                    let quarters = used + quarters;
-                    (1..=2).filter(|ends| quarters >= ends * run).count()
-                })
-            }
-        };
+        let [second, third, fourth, ended] = [1, 2, 3, 4].map(|quarters| {
+            let quarters = used + quarters;
+            (1..=4).filter(|ends| quarters >= ends * run).count()
+        });
         let scales = &self.scales[self.group..=self.group + fourth];
         self.lay_out(
             simd,

@@ -155,6 +155,33 @@ fn a_scale_for_each_run() {
     });
 }
 
+/// More of them than are looked at together: first powers of two alone, then others with them, then such that need a division.
+#[test]
+fn many_short_runs() {
+    let source = source(1 << 13);
+    let n = source.len();
+    for (format, run) in [Format::E4M3, Format::INT8, Format::E2M1]
+        .into_iter()
+        .flat_map(|format| [16, 32].map(|run| (format, run)))
+    {
+        let scales: Vec<f32> = (0..n / run)
+            .map(|i| match i {
+                0..70 => [0.25, 4.0, 1.0][i % 3],
+                70..150 => [0.25, 0.3, 7.0][i % 3],
+                _ => [0.25, 0.3, 3e-20][i % 3],
+            })
+            .collect();
+        let (rounding, overflow) = (Rounding::Nearest, Overflow::Saturate);
+        let expected = Expected::new(format, rounding, overflow, &source, |i| scales[i / run]);
+        for level in SimdLevel::available() {
+            let rounder = Rounder::new(format, rounding, overflow).on(level);
+            let mut out = source.clone();
+            rounder.round_runs_in_place(RANDOM, START, &mut out, &scales, run);
+            assert_same(&out, &expected.back, &format!("{format} {run} on {level}"));
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "2 scales for runs of 10 do not reach over 21 elements")]
 fn scales_have_to_reach() {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding};
+use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding, SimdLevel};
+use pulp::{Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
 /// Which numbers a scale may be.
@@ -60,7 +61,10 @@ impl ScaleKind {
         match self {
             ScaleKind::F32 => each(groups, |amax| (amax / max).max(f32::MIN_POSITIVE)),
             ScaleKind::Pow2 => each(groups, |amax| power_of_two_at_least(amax, max)),
-            ScaleKind::E8M0 => each(groups, |amax| shared_exponent(amax, max)),
+            ScaleKind::E8M0 => {
+                let max_exponent = exponent(max);
+                each(groups, |amax| shared_exponent(amax, max_exponent))
+            }
             ScaleKind::TwoLevel => two_level(groups, tensor_amax, max),
         }
     }
@@ -72,13 +76,29 @@ fn has_scale(amax: f32) -> bool {
 }
 
 fn each(groups: &mut [f32], scale: impl Fn(f32) -> f32) -> u64 {
-    let mut degenerate = 0;
-    for group in groups {
-        let amax = *group;
-        degenerate += u64::from(!has_scale(amax));
-        *group = if has_scale(amax) { scale(amax) } else { 1.0 };
+    SimdLevel::best().dispatch(Each { groups, scale })
+}
+
+/// Replaces amaxes by scales, many at a time, and counts those that determine none.
+struct Each<'a, F> {
+    groups: &'a mut [f32],
+    scale: F,
+}
+
+impl<F: Fn(f32) -> f32> WithSimd for Each<'_, F> {
+    type Output = u64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> u64 {
+        let mut degenerate = 0;
+        for group in self.groups {
+            let amax = *group;
+            degenerate += u64::from(!has_scale(amax));
+            let scale = (self.scale)(amax);
+            *group = if has_scale(amax) { scale } else { 1.0 };
+        }
+        degenerate
     }
-    degenerate
 }
 
 /// The scale of one group.
@@ -110,10 +130,19 @@ fn power_of_two_at_least(amax: f32, max: f32) -> f32 {
     power_of_two((floor + i32::from(!exact)).clamp(f32::MIN_EXP - 1, 127))
 }
 
-fn shared_exponent(amax: f32, max: f32) -> f32 {
+#[inline(always)]
+fn shared_exponent(amax: f32, max_exponent: i32) -> f32 {
     // int8 under E8M0 is MXINT8: its codes stand for code/64 there and for whole numbers here, and
     // floor(log2 127) = 6 makes up for it.
-    power_of_two((exponent(amax) - exponent(max)).clamp(-127, 127))
+    let bits = amax.to_bits();
+    // A subnormal number is a whole number of 2^-149, whose exponent field is that of f32's bias and no less.
+    let field = match bits >> 23 {
+        0 => ((bits as i32 as f32).to_bits() >> 23) as i32 - 149,
+        field => field as i32,
+    };
+    let field = (field - max_exponent).clamp(0, 254) as u32;
+    // 2^-127 is subnormal itself.
+    f32::from_bits((field << 23).max(1 << 22))
 }
 
 /// Largest E4M3 value.

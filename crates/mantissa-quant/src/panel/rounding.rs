@@ -75,7 +75,7 @@ impl<'a> Pass<'a> {
             bits.resize(scales.len(), 0);
             self.for_each_stretch(matrix, first, gathered, values, |line, source, values| {
                 let group = lines.first_group(matrix, line) - lines.first_group(matrix, first);
-                line::raise_amax(&mut bits[group..], source.unwrap_or(values), lines.run);
+                line::raise_amax_first(&mut bits[group..], source.unwrap_or(values), lines.run);
             });
             finite = bits.iter().all(|&bits| bits < line::INFINITY_BITS);
             for (scale, bits) in scales.iter_mut().zip(&*bits) {
