@@ -1,6 +1,6 @@
 //! A part of a tensor that stays in the first-level cache while several questions are asked of it.
 
-use mantissa_formats::{SimdLevel, prefetch_ahead};
+use mantissa_formats::SimdLevel;
 use pulp::{Simd, WithSimd};
 
 /// Elements taken together.
@@ -32,24 +32,17 @@ impl<'a> Chunk<'a> {
             "a chunk of {} elements",
             values.len()
         );
-        let mut extremes = level.dispatch(ReadExtremes::<false>(values));
-        if extremes.amax >= INFINITY {
-            // What is not finite counts as zero then.
-            extremes = level.dispatch(ReadExtremes::<true>(values));
+        let mut seen = level.dispatch(See::<false>(values));
+        if values.is_empty() || seen.is_odd() {
+            seen = level.dispatch(See::<true>(values));
         }
-        // A zero less one is the largest there is.
-        let [zeros, non_finite] = if extremes.most_less_one == u32::MAX {
-            level.dispatch(CountOddities(values))
-        } else {
-            [0, 0]
-        };
         Chunk {
             values,
             level,
-            zeros,
-            non_finite,
-            amax: extremes.amax,
-            least_less_one: extremes.least_less_one,
+            zeros: seen.zeros,
+            non_finite: seen.non_finite,
+            amax: seen.amax,
+            least_less_one: seen.least_less_one,
         }
     }
 
@@ -59,96 +52,102 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// The bits of a magnitude; with `MASKED` zero for what is not finite.
-#[inline(always)]
-fn magnitude<const MASKED: bool>(x: f32) -> u32 {
-    let magnitude = x.to_bits() & !(1 << 31);
-    if MASKED && magnitude >= INFINITY {
-        0
-    } else {
-        magnitude
+/// Looks for the extremes of a chunk; where there is nothing but finite numbers other than zero, without `ODD`, or else with it.
+struct See<'a, const ODD: bool>(&'a [f32]);
+
+struct Seen {
+    amax: u32,
+    least_less_one: u32,
+    zeros: u32,
+    non_finite: u32,
+}
+
+impl Seen {
+    /// Whether there was a zero or something that is not finite.
+    fn is_odd(&self) -> bool {
+        !(1..INFINITY).contains(&self.amax)
     }
 }
 
-struct Extremes {
-    amax: u32,
-    least_less_one: u32,
-    most_less_one: u32,
-}
-
-struct ReadExtremes<'a, const MASKED: bool>(&'a [f32]);
-
-impl<const MASKED: bool> WithSimd for ReadExtremes<'_, MASKED> {
-    type Output = Extremes;
+impl<const ODD: bool> WithSimd for See<'_, ODD> {
+    type Output = Seen;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Extremes {
-        let mut extremes = Lanes::default();
+    fn with_simd<S: Simd>(self, _: S) -> Seen {
+        let mut lanes = Lanes::default();
         let (blocks, rest) = self.0.as_chunks::<LANES>();
-        for (i, block) in blocks.iter().enumerate() {
-            prefetch_ahead(blocks, i, 1);
-            extremes.see::<MASKED>(block);
+        for block in blocks {
+            lanes.see::<ODD>(block);
         }
+        let (mut zeros, mut non_finite): (u32, u32) =
+            (lanes.zeros.iter().sum(), lanes.non_finite.iter().sum());
         if let Some(first) = rest.first() {
             // Seeing an element twice changes no extreme.
             let mut padded = [*first; LANES];
             padded[..rest.len()].copy_from_slice(rest);
-            extremes.see::<MASKED>(&padded);
+            lanes.see::<ODD>(&padded);
         }
-        Extremes {
-            amax: extremes.amax.iter().fold(0, |a, &b| a.max(b)),
-            least_less_one: extremes
-                .least_less_one
-                .iter()
-                .fold(u32::MAX, |a, &b| a.min(b)),
-            most_less_one: extremes.most_less_one.iter().fold(0, |a, &b| a.max(b)),
+        if ODD {
+            zeros += rest.iter().filter(|x| **x == 0.0).count() as u32;
+            non_finite += rest.iter().filter(|x| !x.is_finite()).count() as u32;
+        }
+        let most_less_one = lanes.most_less_one.into_iter().fold(0, u32::max);
+        let amax = lanes.amax.into_iter().fold(0, u32::max);
+        Seen {
+            amax: if ODD {
+                amax
+            } else {
+                most_less_one.wrapping_add(1)
+            },
+            least_less_one: lanes.least_less_one.into_iter().fold(u32::MAX, u32::min),
+            zeros,
+            non_finite,
         }
     }
 }
 
+/// Magnitudes less one: zero wraps around and becomes the largest, so that it is noticed, and is no minimum.
 #[derive(Copy, Clone)]
 struct Lanes {
-    amax: [u32; LANES],
     least_less_one: [u32; LANES],
     most_less_one: [u32; LANES],
+    /// With `ODD`: the largest finite magnitude, and how many are zero and not finite.
+    amax: [u32; LANES],
+    zeros: [u32; LANES],
+    non_finite: [u32; LANES],
 }
 
 impl Default for Lanes {
     fn default() -> Self {
         Lanes {
-            amax: [0; LANES],
             least_less_one: [u32::MAX; LANES],
             most_less_one: [0; LANES],
+            amax: [0; LANES],
+            zeros: [0; LANES],
+            non_finite: [0; LANES],
         }
     }
 }
 
 impl Lanes {
     #[inline(always)]
-    fn see<const MASKED: bool>(&mut self, block: &[f32; LANES]) {
+    fn see<const ODD: bool>(&mut self, block: &[f32; LANES]) {
         for (lane, &x) in block.iter().enumerate() {
-            let magnitude = magnitude::<MASKED>(x);
-            // What wraps around is the largest.
-            let less_one = magnitude.wrapping_sub(1);
-            self.amax[lane] = self.amax[lane].max(magnitude);
-            self.least_less_one[lane] = self.least_less_one[lane].min(less_one);
-            self.most_less_one[lane] = self.most_less_one[lane].max(less_one);
+            let magnitude = x.to_bits() & !(1 << 31);
+            if ODD {
+                let is_finite = magnitude < INFINITY;
+                self.zeros[lane] += u32::from(magnitude == 0);
+                self.non_finite[lane] += u32::from(!is_finite);
+                // What is not finite counts as zero.
+                let finite = if is_finite { magnitude } else { 0 };
+                let less_one = finite.wrapping_sub(1);
+                self.amax[lane] = self.amax[lane].max(finite);
+                self.least_less_one[lane] = self.least_less_one[lane].min(less_one);
+            } else {
+                let less_one = magnitude.wrapping_sub(1);
+                self.most_less_one[lane] = self.most_less_one[lane].max(less_one);
+                self.least_less_one[lane] = self.least_less_one[lane].min(less_one);
+            }
         }
-    }
-}
-
-struct CountOddities<'a>(&'a [f32]);
-
-impl WithSimd for CountOddities<'_> {
-    type Output = [u32; 2];
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> [u32; 2] {
-        let (mut zeros, mut non_finite) = (0, 0);
-        for x in self.0 {
-            zeros += u32::from(*x == 0.0);
-            non_finite += u32::from(magnitude::<false>(*x) >= INFINITY);
-        }
-        [zeros, non_finite]
     }
 }

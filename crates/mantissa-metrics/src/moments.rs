@@ -1,6 +1,6 @@
 //! Moments to the fourth in one pass, mergeable.
 
-use mantissa_formats::SimdLevel;
+use mantissa_formats::{SimdLevel, prefetch_ahead};
 use pulp::{Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
@@ -207,7 +207,8 @@ impl<const MASKED: bool> WithSimd for Powers<'_, MASKED> {
         let shift = f64::from(self.shift);
         let mut sums = PowerSums::default();
         let (blocks, rest) = self.values.as_chunks();
-        for block in blocks {
+        for (i, block) in blocks.iter().enumerate() {
+            prefetch_ahead(blocks, i, 1);
             sums.add::<MASKED>(block, shift);
         }
         // What deviates by nothing adds nothing.
@@ -236,7 +237,6 @@ impl PowerSums {
     #[inline(always)]
     fn add<const MASKED: bool>(&mut self, block: &[f32; LANES], shift: f64) {
         for (lane, &x) in block.iter().enumerate() {
-            // No fused operations: not every machine has them.
             let d = if MASKED && x.to_bits() & !(1 << 31) >= INFINITY {
                 0.0
             } else {
@@ -245,8 +245,8 @@ impl PowerSums {
             let d2 = d * d;
             self.first[lane] += d;
             self.second[lane] += d2;
-            self.third[lane] += d2 * d;
-            self.fourth[lane] += d2 * d2;
+            self.third[lane] = d2.mul_add(d, self.third[lane]);
+            self.fourth[lane] = d2.mul_add(d2, self.fourth[lane]);
         }
     }
 }
