@@ -4,8 +4,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::exp;
+use crate::powers::Powers;
 use crate::rows::rows_per_piece;
-use crate::vector::{dispatch, largest, sum};
+use crate::vector::{dispatch, largest};
 
 /// The mean over rows of the cross-entropy between softmax(logits) and the row's target, in nats. `log_sum_exp` receives a number
 /// for each row that [`cross_entropy_backward`] needs.
@@ -101,9 +102,10 @@ impl WithSimd for LogSumExp<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let mut powers = Powers::new();
         for (row, out) in self.logits.chunks_exact(self.classes).zip(self.log_sum_exp) {
             let largest = largest(simd, row, |x| x);
-            let total = sum(simd, row, |x| exp(x - largest));
+            let total = powers.sum(simd, row, |x| x - largest);
             *out = largest + total.ln();
         }
     }

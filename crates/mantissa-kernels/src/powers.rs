@@ -4,7 +4,10 @@
 //! a hundred waiting instructions, the chains of two or three vectors, and would idle most of the time. So the chain is cut: a short
 //! loop leaves the exponentials in the first cache, and the next one takes them up, each with enough vectors in flight.
 
+use pulp::Simd;
+
 use crate::math::exp;
+use crate::vector::sum;
 
 /// Elements in work at a time.
 const PART: usize = 256;
@@ -26,6 +29,21 @@ impl Powers {
             *power = exp(argument(*x));
         }
         powers
+    }
+
+    /// The sum of the exponentials of `argument` of all elements of `x`.
+    #[inline(always)]
+    pub(crate) fn sum<S: Simd>(
+        &mut self,
+        simd: S,
+        x: &[f32],
+        argument: impl Fn(f32) -> f32,
+    ) -> f32 {
+        let mut total = 0.0;
+        for x in x.chunks(PART) {
+            total += sum(simd, self.of(x, &argument), |power| power);
+        }
+        total
     }
 
     /// `out = finish(x, exp(argument(x)))`.

@@ -100,16 +100,15 @@ pub(crate) fn sum<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) -> f
 /// The largest `term` of the elements of `row`; NaN is skipped.
 #[inline(always)]
 pub(crate) fn largest<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let larger = |a, b| if b > a { b } else { a };
-    let partials = reduce(row, f32::NEG_INFINITY, term, larger);
+    // A choice between two numbers would leave the old one in memory, and be stored with a mask, which the next load waits for.
+    let partials = reduce(row, f32::NEG_INFINITY, term, f32::max);
     fold(simd, &partials, |a, b| simd.max_f32s(a, b))
 }
 
 /// The smallest `term` of the elements of `row`; NaN is skipped.
 #[inline(always)]
 pub(crate) fn smallest<S: Simd>(simd: S, row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    let smaller = |a, b| if b < a { b } else { a };
-    let partials = reduce(row, f32::INFINITY, term, smaller);
+    let partials = reduce(row, f32::INFINITY, term, f32::min);
     fold(simd, &partials, |a, b| simd.min_f32s(a, b))
 }
 

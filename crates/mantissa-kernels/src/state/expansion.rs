@@ -69,8 +69,10 @@ fn log2(x: f32) -> f32 {
     // 2 atanh(z) = ln((1 + z) / (1 - z)), and |z| < 0.172.
     let z = (mantissa - 1.0) / (mantissa + 1.0);
     let square = z * z;
-    let series = 1.0 + square * (1.0 / 3.0 + square * (0.2 + square * (1.0 / 7.0)));
-    exponent as f32 + (2.0 * std::f32::consts::LOG2_E) * z * series
+    let series = square.mul_add(1.0 / 7.0, 0.2);
+    let series = square.mul_add(series, 1.0 / 3.0);
+    let series = square.mul_add(series, 1.0);
+    ((2.0 * std::f32::consts::LOG2_E) * z).mul_add(series, exponent as f32)
 }
 
 /// Two to the `x`, for `x` below 127; what would not be normal is about the smallest normal number.
@@ -91,7 +93,7 @@ fn exp2(x: f32) -> f32 {
     let r = x - (rounded - ROUNDER);
     let mut sum = SERIES[6];
     for coefficient in SERIES[..6].iter().rev() {
-        sum = sum * r + coefficient;
+        sum = sum.mul_add(r, *coefficient);
     }
     sum * f32::from_bits(rounded.to_bits() << 23)
 }

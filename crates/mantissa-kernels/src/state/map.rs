@@ -10,6 +10,7 @@ use pulp::{Simd, WithSimd};
 
 use super::Moment;
 use super::format::Codes;
+use crate::vector::dispatch;
 
 /// Decades of the map of 256 values, and of the signed map of 16.
 const DECADES_8: usize = 7;
@@ -24,7 +25,7 @@ pub(super) struct Map {
     decades: Vec<Decade>,
     /// The code of zero, or of the smallest value where there is no zero.
     zero: u32,
-    /// Magnitudes below are zero.
+    /// Magnitudes below are zero, or the smallest value where there is no zero.
     zero_below: f32,
     /// Magnitudes from here on are one.
     one_from: f32,
@@ -40,12 +41,11 @@ pub(super) struct Map {
 struct Decade {
     /// The magnitude from which on the nearest value is one of these.
     from: f32,
-    /// The place of a magnitude among them is `magnitude * slope - offset`, rounded.
+    /// The rank of the value nearest to a magnitude is `magnitude * slope + intercept`, rounded, and `last` at most. (It is the first
+    /// at least by itself: the middle between decades is no farther from it than a third of the distance of its values.)
     slope: f32,
-    offset: f32,
+    intercept: f32,
     last: f32,
-    /// The rank of the first.
-    rank: u32,
 }
 
 impl Map {
@@ -79,12 +79,12 @@ impl Map {
             let parts = f64::from(count);
             let mean = |part: i32| power * (0.1 + 0.9 * (f64::from(part) + 0.5) / parts);
             let below = magnitudes.last().copied().unwrap_or_default();
+            let first = magnitudes.len() as f64;
             table.push(Decade {
                 from: (0.5 * (below + mean(0))) as f32,
                 slope: (parts / 0.9 / power) as f32,
-                offset: (parts / 9.0 + 0.5) as f32,
-                last: (parts - 1.0) as f32,
-                rank: magnitudes.len() as u32,
+                intercept: (first - parts / 9.0 - 0.5) as f32,
+                last: (first + parts - 1.0) as f32,
             });
             magnitudes.extend((0..count).map(mean));
         }
@@ -115,12 +115,12 @@ impl Map {
             decades: vec![Decade {
                 from: 0.0,
                 slope: parts,
-                offset: 1.0,
+                intercept: -1.0,
                 last: parts - 1.0,
-                rank: 0,
             }],
             zero: 0,
-            zero_below: 0.0,
+            // What is nearer to zero is the smallest value, too.
+            zero_below: 1.0 / parts,
             one_from: f32::INFINITY,
             one: count - 1,
             least: 0,
@@ -138,34 +138,127 @@ impl Map {
         // As many as there are codes, so that no look-up is checked.
         let mut values = [0.0; 256];
         values[..self.values.len()].copy_from_slice(&self.values);
-        for (code, out) in codes.iter().zip(out) {
-            *out = values[usize::from(*code)];
-        }
+        dispatch(Decode {
+            values: &values,
+            codes,
+            out,
+        });
     }
 
     /// The codes of the values nearest to `x`; beyond one is one, NaN is zero. In a map without a sign, what is positive does not
     /// become zero.
     pub(super) fn encode(&self, x: &[f32], codes: &mut [u8]) {
         match self.decades.len() {
-            1 => crate::vector::dispatch(Encode::<1>(self, x, codes)),
-            DECADES_4 => crate::vector::dispatch(Encode::<DECADES_4>(self, x, codes)),
-            _ => crate::vector::dispatch(Encode::<DECADES_8>(self, x, codes)),
+            1 => dispatch(Encode::<1>(self, x, codes)),
+            DECADES_4 => dispatch(Encode::<DECADES_4>(self, x, codes)),
+            _ => dispatch(Encode::<DECADES_8>(self, x, codes)),
+        }
+    }
+}
+
+struct Decode<'a> {
+    values: &'a [f32; 256],
+    codes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (code, out) in self.codes.iter().zip(self.out) {
+            *out = self.values[usize::from(*code)];
+        }
+    }
+}
+
+/// Elements coded together.
+const RUN: usize = 64;
+
+struct Encode<'a, const D: usize>(&'a Map, &'a [f32], &'a mut [u8]);
+
+impl<const D: usize> WithSimd for Encode<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self(map, x, codes) = self;
+        let places = Places::<D>::of(map);
+        let (runs, rest) = x.as_chunks::<RUN>();
+        let (code_runs, code_rest) = codes.as_chunks_mut::<RUN>();
+        for (x, codes) in runs.iter().zip(code_runs) {
+            places.codes(x, codes);
+        }
+        let (mut padded, mut padded_codes) = ([0.0; RUN], [0; RUN]);
+        padded[..rest.len()].copy_from_slice(rest);
+        places.codes(&padded, &mut padded_codes);
+        code_rest.copy_from_slice(&padded_codes[..rest.len()]);
+    }
+}
+
+/// A map as its codes are computed, each number by itself: a choice between two numbers is one instruction of a vector unit, one
+/// between two decades in memory a look-up for each of their numbers.
+#[derive(Clone, Copy)]
+struct Places<const D: usize> {
+    from: [f32; D],
+    slope: [f32; D],
+    intercept: [f32; D],
+    last: [f32; D],
+    zero_below: f32,
+    one_from: f32,
+    zero: u32,
+    one: u32,
+    least: u32,
+    is_signed: bool,
+}
+
+impl<const D: usize> Places<D> {
+    fn of(map: &Map) -> Self {
+        let each = |number: fn(&Decade) -> f32| std::array::from_fn(|d| number(&map.decades[d]));
+        Self {
+            from: each(|decade| decade.from),
+            slope: each(|decade| decade.slope),
+            intercept: each(|decade| decade.intercept),
+            last: each(|decade| decade.last),
+            zero_below: map.zero_below,
+            one_from: map.one_from,
+            zero: map.zero,
+            one: map.one,
+            least: map.least,
+            is_signed: map.is_signed,
         }
     }
 
     #[inline(always)]
-    fn code<const D: usize>(&self, decades: &[Decade; D], x: f32) -> u32 {
-        let magnitude = x.abs();
-        let mut at = decades[0];
-        for decade in &decades[1..] {
-            if magnitude >= decade.from {
-                at = *decade;
-            }
+    fn codes(&self, x: &[f32; RUN], codes: &mut [u8; RUN]) {
+        // All codes before the first is narrowed, as the compiler vectorises either loop by itself.
+        let mut wide = [0; RUN];
+        for (wide, x) in wide.iter_mut().zip(x) {
+            *wide = self.code(*x);
         }
-        let place = magnitude * at.slope - at.offset;
-        let place = if place > 0.0 { place } else { 0.0 };
-        let place = if place < at.last { place } else { at.last };
-        let rank = at.rank + ((place + ROUNDER).to_bits() - ROUNDER.to_bits());
+        for (code, wide) in codes.iter_mut().zip(wide) {
+            *code = wide as u8;
+        }
+    }
+
+    #[inline(always)]
+    fn code(&self, x: f32) -> u32 {
+        let magnitude = x.abs();
+        let [mut slope, mut intercept, mut last] = [self.slope[0], self.intercept[0], self.last[0]];
+        for d in 1..D {
+            let reached = magnitude >= self.from[d];
+            slope = if reached { self.slope[d] } else { slope };
+            intercept = if reached {
+                self.intercept[d]
+            } else {
+                intercept
+            };
+            last = if reached { self.last[d] } else { last };
+        }
+        let rank = magnitude * slope + intercept;
+        let rank = if rank < last { rank } else { last };
+        let rank = (rank + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits());
         let rank = if magnitude >= self.one_from {
             self.one
         } else {
@@ -182,38 +275,6 @@ impl Map {
             self.zero - rank.min(self.one - 1)
         } else {
             self.zero + rank
-        }
-    }
-}
-
-struct Encode<'a, const D: usize>(&'a Map, &'a [f32], &'a mut [u8]);
-
-impl<const D: usize> WithSimd for Encode<'_, D> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        const RUN: usize = 64;
-        let Self(map, x, codes) = self;
-        let decades: &[Decade; D] = map
-            .decades
-            .as_slice()
-            .try_into()
-            .expect("the map's decades");
-        let (runs, rest) = x.as_chunks::<RUN>();
-        let (code_runs, code_rest) = codes.as_chunks_mut::<RUN>();
-        for (x, codes) in runs.iter().zip(code_runs) {
-            // All codes before the first is narrowed, as the compiler vectorises either loop by itself.
-            let mut wide = [0; RUN];
-            for (wide, x) in wide.iter_mut().zip(x) {
-                *wide = map.code(decades, *x);
-            }
-            for (code, wide) in codes.iter_mut().zip(wide) {
-                *code = wide as u8;
-            }
-        }
-        for (x, code) in rest.iter().zip(code_rest) {
-            *code = map.code(decades, *x) as u8;
         }
     }
 }
