@@ -4,10 +4,13 @@
 //! `cargo bench -p mantissa-formats`
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use mantissa_formats::{Format, Overflow, RandomBits, Rounder, Rounding, SimdLevel};
 use pulp::{Simd, WithSimd};
+
+use clock::ThreadTime;
+
+mod clock;
 
 /// Larger than any cache, and small enough for the first one.
 const SIZES: [(&str, usize); 2] = [
@@ -48,7 +51,7 @@ fn main() {
                     values.copy_from_slice(&begin[..values.len()]);
                 }
                 let passes = ELEMENTS_PER_SAMPLE / size;
-                let start = Instant::now();
+                let start = ThreadTime::now();
                 for _ in 0..passes {
                     work(black_box(&mut buffers));
                 }

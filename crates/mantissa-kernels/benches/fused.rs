@@ -4,8 +4,6 @@
 //!
 //! `cargo bench -p mantissa-kernels --bench fused`, with the beginning of a name to run only those.
 
-use std::time::Instant;
-
 use gemm::Parallelism;
 use mantissa_formats::RandomBits;
 use mantissa_kernels::activation::Activation;
@@ -17,6 +15,11 @@ use mantissa_kernels::norm::{RowMoments, layer_norm, layer_norm_backward};
 use mantissa_kernels::reduce::{column_sums, scan};
 use mantissa_kernels::softmax::{softmax, softmax_backward};
 use pulp::{Simd, WithSimd};
+
+use clock::ThreadTime;
+
+#[path = "../../mantissa-formats/benches/clock/mod.rs"]
+mod clock;
 
 /// Short samples, and many, so that some are spared by whatever else the machine does.
 const ROUNDS: usize = 31;
@@ -83,7 +86,7 @@ impl Tensors {
         for _ in 0..ROUNDS {
             for (best, work) in best.iter_mut().zip([operation, limit]) {
                 self.grad.copy_from_slice(&self.fresh);
-                let begin = Instant::now();
+                let begin = ThreadTime::now();
                 work(self);
                 *best = best.min(begin.elapsed().as_secs_f64() * 1e6);
             }

@@ -1,16 +1,21 @@
 //! Elements a second of optimizer updates on one thread, as a share of limits measured in the same run: sweeps that
 //! read and write the same streams and add, which is next to nothing to compute.
 //!
-//! `cargo bench -p mantissa-kernels --bench update`
+//! `cargo bench -p mantissa-kernels --bench update -- FORMAT`, where only AdamW is measured if there is an argument, with moments in
+//! f32 and in the formats that contain it in their names.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use mantissa_formats::RandomBits;
 use mantissa_kernels::optimizer::{Adam, Momentum, Sgd, WeightDecay};
 use mantissa_kernels::reduce::scan;
 use mantissa_kernels::state::{Moment, StateBuffer, StateFormat};
 use pulp::{Simd, WithSimd};
+
+use clock::ThreadTime;
+
+#[path = "../../mantissa-formats/benches/clock/mod.rs"]
+mod clock;
 
 /// Parameters: larger than any cache.
 const SIZE: usize = 1 << 24;
@@ -26,6 +31,9 @@ fn measure() {
     let gradients: Vec<f32> = (0..SIZE)
         .map(|i| ((i * 2_654_435_761) % 2_000_003) as f32 * 1e-6 - 1.0)
         .collect();
+    if let Some(only) = std::env::args().skip(1).find(|arg| !arg.starts_with('-')) {
+        return measure_states(&gradients, &only);
+    }
     let mut streams = [0.5, 0.0, 0.0].map(|value| vec![value; SIZE]);
     let [parameters, first, second] = &mut streams;
 
@@ -58,7 +66,7 @@ fn measure() {
     ];
     for _ in 0..ROUNDS {
         for (case, (_, seconds)) in cases.iter_mut().enumerate() {
-            let begin = Instant::now();
+            let begin = ThreadTime::now();
             match case {
                 0 => pulp::Arch::new().dispatch(Read(black_box(&gradients))),
                 1 => drop(black_box(scan(black_box(&gradients)))),
@@ -93,11 +101,11 @@ fn measure() {
         println!("{name:<28} {:>10.3}  {:>5.2}", rate / 1e9, rate / limit);
     }
     drop(streams);
-    measure_states(&gradients);
+    measure_states(&gradients, "");
 }
 
 /// AdamW with its moments in every published format.
-fn measure_states(gradients: &[f32]) {
+fn measure_states(gradients: &[f32], only: &str) {
     println!(
         "\nAdamW, 16 Mi parameters, by the format of both moments\n{:<28} {:>10}  {:>8}  share of limit  time over fp32's",
         "", "Gelem/s", "B/param"
@@ -106,7 +114,8 @@ fn measure_states(gradients: &[f32]) {
     let adam = Adam::new([0.9, 0.999], 1e-8, WeightDecay::Decoupled(0.01), 1e-3, 10);
     let mut parameters = vec![0.5; SIZE];
     let mut of_f32 = None;
-    for (text, _) in StateFormat::PUBLISHED {
+    let published = StateFormat::PUBLISHED.iter().map(|(text, _)| *text);
+    for text in published.filter(|text| *text == "fp32" || text.contains(only)) {
         let format: StateFormat = text.parse().expect("a published format");
         let magnitudes: Vec<f32> = gradients.iter().map(|x| 0.1 * x).collect();
         let squares: Vec<f32> = magnitudes.iter().map(|x| x * x).collect();
@@ -116,7 +125,7 @@ fn measure_states(gradients: &[f32]) {
         let mut codes = [0; 2].map(|_| vec![0; format.bytes(SIZE)]);
         let mut seconds = [vec![], vec![]];
         for _ in 0..ROUNDS {
-            let begin = Instant::now();
+            let begin = ThreadTime::now();
             let [left, right] = &mut codes;
             pulp::Arch::new().dispatch(SweepCodes {
                 gradients: black_box(gradients),
@@ -124,7 +133,7 @@ fn measure_states(gradients: &[f32]) {
                 codes: [left, right],
             });
             seconds[0].push(begin.elapsed().as_secs_f64());
-            let begin = Instant::now();
+            let begin = ThreadTime::now();
             let moments = [first.view(RandomBits::NONE), second.view(RandomBits::NONE)];
             adam.update(0.5, gradients, &mut parameters, moments);
             seconds[1].push(begin.elapsed().as_secs_f64());

@@ -1,9 +1,8 @@
 //! Speed of the one-pass statistics as a share of the speed of reading the same buffer, measured in turn with each of them.
 //!
-//! `cargo bench -p mantissa-metrics`
+//! `cargo bench -p mantissa-metrics`, or with `-- pass` for nothing but the passes over a tensor.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{
@@ -11,6 +10,11 @@ use mantissa_metrics::{
     sample,
 };
 use mantissa_quant::{Numerics, Operand};
+
+use clock::ThreadTime;
+
+#[path = "../../mantissa-formats/benches/clock/mod.rs"]
+mod clock;
 
 /// 64 MiB of f32: beyond the last-level cache share of a core.
 const ELEMENTS: usize = 1 << 24;
@@ -36,6 +40,9 @@ fn main() {
     report("both, exponents spread", &values, || {
         TensorStatistics::of(&spread)
     });
+    if std::env::args().skip(1).any(|arg| arg == "pass") {
+        return;
+    }
     for token in ["int8/tensor", "e4m3/block32"] {
         let numerics: Numerics = token.parse().expect("a numerics of the grammar");
         let operand =
@@ -88,7 +95,7 @@ fn report<T>(name: &str, values: &[f32], mut work: impl FnMut() -> T) {
 
 /// Time of one call.
 fn seconds<T>(mut work: impl FnMut() -> T) -> f64 {
-    let start = Instant::now();
+    let start = ThreadTime::now();
     black_box(work());
     start.elapsed().as_secs_f64()
 }

@@ -6,14 +6,19 @@
 //! - two passes: the read, then the multiplication (what a scale for the whole tensor cannot do without);
 //! - copy: a multiplication into other memory.
 //!
-//! `cargo bench -p mantissa-quant --bench scaling`
+//! `cargo bench -p mantissa-quant --bench scaling -- NUMERICS`, where only what contains the argument in its name is measured, if
+//! there is one.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use mantissa_formats::{RandomBits, SimdLevel};
 use mantissa_quant::{Numerics, Operand, amax, fake_quantize_in_place, fake_quantize_into};
 use pulp::{Simd, WithSimd};
+
+use clock::ThreadTime;
+
+#[path = "../../mantissa-formats/benches/clock/mod.rs"]
+mod clock;
 
 const SHAPE: [usize; 2] = [1 << 14, 1 << 10];
 const ELEMENTS: usize = SHAPE[0] * SHAPE[1];
@@ -57,12 +62,16 @@ fn run() {
         values: begin.clone(),
         out: vec![0.0; ELEMENTS],
     };
-    let work = work();
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let mut work = work();
+    work.retain(|(name, ..)| {
+        name.starts_with("limit") || only.as_deref().is_none_or(|only| name.contains(only))
+    });
     let mut seconds = vec![[0.0; ROUNDS]; work.len()];
     for round in 0..ROUNDS {
         for ((_, _, work), seconds) in work.iter().zip(&mut seconds) {
             buffers.values.copy_from_slice(&begin);
-            let start = Instant::now();
+            let start = ThreadTime::now();
             work(black_box(&mut buffers));
             seconds[round] = start.elapsed().as_secs_f64();
         }
