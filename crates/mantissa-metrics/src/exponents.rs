@@ -191,7 +191,7 @@ mod tests {
         for others in [[96, 97], [127, 128], [100, 101]] {
             let values: Vec<f32> = (0..CHUNK as u32 - 7)
                 .map(|i| match i % 5 {
-                    0 => f32::from_bits(i % 2 << 31),
+                    0 => f32::from_bits((i % 2) << 31),
                     i => f32::from_bits(others[i as usize % 2] << 23),
                 })
                 .collect();
