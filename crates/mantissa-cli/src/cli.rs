@@ -40,7 +40,7 @@ pub enum Command {
     Train(train::Args),
     /// Train the same network in several ways from several seeds, and compare
     Compare(compare::Args),
-    /// Measure the operands of every product during a short full-precision run
+    /// Measure the operands of every product during a short run; show or merge such profiles
     Profile(profile::Args),
     /// Choose numerics from a profile, or explain a choice
     Plan(plan::Args),

@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{
-    ExactProduct, ExponentHistogram, Moments, TensorStatistics, fit_student_t, quantization_error,
-    sample,
+    ExactProduct, ExponentHistogram, GroupSpreads, MagnitudeSketch, Moments, TensorStatistics,
+    fit_distributions, fit_student_t, fit_student_t_within, quantization_error, sample,
 };
 use mantissa_quant::{Numerics, Operand};
 
@@ -40,6 +40,15 @@ fn main() {
     report("both, exponents spread", &values, || {
         TensorStatistics::of(&spread)
     });
+    report("magnitude sketch", &values, || MagnitudeSketch::of(&values));
+    report("sketch, exponents spread", &values, || {
+        MagnitudeSketch::of(&spread)
+    });
+    let moments = Moments::of(&values);
+    let (amax, rms) = (moments.amax, moments.rms().unwrap_or(0.0));
+    report("channels and blocks", &values, || {
+        GroupSpreads::of(&values, 1024, amax, rms)
+    });
     if std::env::args().skip(1).any(|arg| arg == "pass") {
         return;
     }
@@ -54,14 +63,30 @@ fn main() {
     let best = |mut work: Box<dyn FnMut() + '_>| {
         (0..REPEATS).fold(f64::INFINITY, |best, _| best.min(seconds(&mut work)))
     };
-    let fit = best(Box::new(|| {
-        black_box(fit_student_t(&values));
-    }));
-    println!(
-        "{:<24} {:>8.2} ms, whatever the size",
-        "Student-t fit",
-        1e3 * fit
-    );
+    type Fit<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+    let fits: [Fit; 3] = [
+        (
+            "Student-t fit",
+            Box::new(|| {
+                black_box(fit_student_t(&values));
+            }),
+        ),
+        (
+            "the same to 1024",
+            Box::new(|| {
+                black_box(fit_student_t_within(&values, 1024));
+            }),
+        ),
+        (
+            "four fits, interval",
+            Box::new(|| {
+                black_box(fit_distributions(&values[..1 << 14], 0.95));
+            }),
+        ),
+    ];
+    for (name, fit) in fits {
+        println!("{name:<24} {:>8.2} ms, whatever the size", 1e3 * best(fit));
+    }
     let operand =
         Operand::matrix(&values[..512 * 512], 512, 512).expect("a view of a part of the buffer");
     let product = best(Box::new(|| {

@@ -1,6 +1,9 @@
 //! Confidence intervals of quantiles and means.
 
+use std::f64::consts::SQRT_2;
+
 use serde::{Deserialize, Serialize};
+use statrs::function::erf::erfc_inv;
 
 /// A confidence interval, both ends included.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,35 +177,9 @@ impl BinomialWeights {
     }
 }
 
-/// Quantile of the standard normal distribution, by bisection of its distribution function.
-fn normal_quantile(p: f64) -> f64 {
-    let (mut low, mut high) = (-40.0, 40.0);
-    for _ in 0..80 {
-        let middle = 0.5 * (low + high);
-        if normal_cdf(middle) < p {
-            low = middle
-        } else {
-            high = middle
-        }
-    }
-    0.5 * (low + high)
-}
-
-/// Distribution function of the standard normal: `1/2 + φ(x) (x + x³/3 + x⁵/15 + …)` (Marsaglia
-/// 2004, J. Stat. Softw. 11-4), exact to rounding in the middle.
-fn normal_cdf(x: f64) -> f64 {
-    // Beyond nine deviations the tail is below the rounding of 1.
-    if x.abs() > 9.0 {
-        return if x > 0.0 { 1.0 } else { 0.0 };
-    }
-    let (mut sum, mut previous, mut term, mut odd) = (x, 0.0, x, 1.0);
-    while sum != previous {
-        previous = sum;
-        odd += 2.0;
-        term *= x * x / odd;
-        sum += term;
-    }
-    0.5 + sum * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt()
+/// Quantile of the standard normal distribution.
+pub(crate) fn normal_quantile(p: f64) -> f64 {
+    -SQRT_2 * erfc_inv(2.0 * p)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Three questions, in the order in which a choice of numerics asks them:
 //!
 //! 1. *What do the values look like?* [`TensorStatistics`] (which are [`Moments`] and an
-//!    [`ExponentHistogram`]) and [`fit_student_t`].
+//!    [`ExponentHistogram`]), [`MagnitudeSketch`], [`GroupSpreads`] and [`fit_distributions`].
 //! 2. *What does a numerics do to them?* [`quantization_error`]: SQNR, MSE, bias, cosine,
 //!    underflow, saturation.
 //! 3. *What does it do to the product?* [`backward_error`]: |LR − Q(L,R)| / (|L||R|), element by
@@ -45,21 +45,29 @@
 
 mod backward;
 mod chunk;
+mod distribution;
 mod error;
 mod exponents;
+mod fit;
+mod groups;
 mod histogram;
 mod interval;
 mod moments;
 mod row;
 pub mod sample;
 mod serial;
+mod sketch;
 mod statistics;
 mod student;
 
 pub use backward::{BackwardError, ExactProduct, backward_error};
+pub use distribution::Distribution;
 pub use error::{QuantizationError, cosine, quantization_error};
+pub use fit::{Fit, Fits, fit_distributions};
+pub use groups::{GroupSpread, GroupSpreads};
 pub use histogram::ExponentHistogram;
 pub use interval::{Interval, mean_interval, quantile_interval};
 pub use moments::Moments;
+pub use sketch::MagnitudeSketch;
 pub use statistics::TensorStatistics;
-pub use student::{StudentT, fit_student_t};
+pub use student::{StudentT, fit_student_t, fit_student_t_within};

@@ -2,9 +2,13 @@
 
 use mantissa_formats::RandomBits;
 use serde::{Deserialize, Serialize};
+use statrs::function::gamma::digamma;
+
+use crate::distribution::student_log_factor;
+use crate::interval::{Interval, normal_quantile};
 
 /// Largest sample a fit looks at; the standard error of `nu` at this size is about 2 % for nu = 5.
-const LARGEST_SAMPLE: usize = 16_384;
+pub(crate) const LARGEST_SAMPLE: usize = 16_384;
 /// Fewer elements than this say nothing about tails.
 const SMALLEST_SAMPLE: usize = 16;
 /// A sample with a larger share of one value has no maximum of likelihood: with nu = 0.5 the
@@ -57,45 +61,112 @@ impl StudentT {
 /// assert_eq!(fit_student_t(&[1.0; 100]), None);
 /// ```
 pub fn fit_student_t(sample: &[f32]) -> Option<StudentT> {
-    let mut sorted = subsample(sample);
+    fit_student_t_within(sample, LARGEST_SAMPLE)
+}
+
+/// [`fit_student_t`] looking at no more than `most` elements: the time it takes is proportional to them, the standard
+/// error of `nu` to one over their root.
+pub fn fit_student_t_within(sample: &[f32], most: usize) -> Option<StudentT> {
+    Some(Standardized::of(&sorted_sample(sample, most)?).fit())
+}
+
+/// At most `most` finite elements, ascending; `None` where their likelihood has no maximum.
+pub(crate) fn sorted_sample(sample: &[f32], most: usize) -> Option<Vec<f64>> {
+    let mut sorted = subsample(sample, most);
     if sorted.len() < SMALLEST_SAMPLE {
         return None;
     }
     sorted.sort_unstable_by(f64::total_cmp);
     let longest_tie = sorted.chunk_by(|a, b| a == b).map(<[f64]>::len).max()?;
-    if longest_tie as f64 > LARGEST_TIE * sorted.len() as f64 {
-        return None;
-    }
-    let quantile = |p: f64| sorted[((sorted.len() - 1) as f64 * p) as usize];
-    let centre = quantile(0.5);
-    // With at most a third of ties the middle half is wider than a point.
-    let spread = quantile(0.75) - quantile(0.25);
-    // In units of the middle half, squares of the smallest and the largest f32 stay within f64.
-    let standard: Vec<f64> = sorted.iter().map(|x| (x - centre) / spread).collect();
-    let mut curve = Curve {
-        sample: &standard,
-        location: 0.0,
-        scale: 1.0,
-    };
-    let nu = curve.best_nu();
-    curve.settle(nu);
-    Some(StudentT {
-        nu,
-        location: centre + curve.location * spread,
-        scale: curve.scale * spread,
-    })
+    (longest_tie as f64 <= LARGEST_TIE * sorted.len() as f64).then_some(sorted)
 }
 
-/// At most [`LARGEST_SAMPLE`] finite elements.
-fn subsample(sample: &[f32]) -> Vec<f64> {
+/// The fit to what [`sorted_sample`] gave, and the profile-likelihood interval of its degrees of freedom.
+pub(crate) fn fit_with_interval(sorted: &[f64], confidence: f64) -> (StudentT, Interval) {
+    let standardized = Standardized::of(sorted);
+    let fit = standardized.fit();
+    // The quantile of chi-squared with one degree of freedom is the square of a normal's.
+    let largest_deviance = normal_quantile(0.5 + 0.5 * confidence).powi(2);
+    let mut curve = standardized.curve();
+    let best = curve.log_likelihood(fit.nu);
+    let mut is_outside =
+        |nu: f64| 2.0 * sorted.len() as f64 * (best - curve.log_likelihood(nu)) > largest_deviance;
+    let mut end = |limit: f64, beyond: f64| {
+        if !is_outside(limit) {
+            return beyond;
+        }
+        // Thirty halvings of seven units of log nu.
+        let (mut inside, mut outside) = (fit.nu.ln(), limit.ln());
+        for _ in 0..30 {
+            let middle = 0.5 * (inside + outside);
+            if (outside - inside).abs() < 1e-4 {
+                break;
+            }
+            if is_outside(middle.exp()) {
+                outside = middle;
+            } else {
+                inside = middle;
+            }
+        }
+        inside.exp()
+    };
+    let interval = Interval {
+        low: end(StudentT::MIN_NU, 0.0),
+        high: end(StudentT::MAX_NU, f64::INFINITY),
+    };
+    (fit, interval)
+}
+
+/// A sample about its median in units of its middle half, in which squares of the smallest and the largest f32 stay
+/// within f64.
+struct Standardized {
+    values: Vec<f64>,
+    centre: f64,
+    spread: f64,
+}
+
+impl Standardized {
+    fn of(sorted: &[f64]) -> Self {
+        let quantile = |p: f64| sorted[((sorted.len() - 1) as f64 * p) as usize];
+        let centre = quantile(0.5);
+        // With at most a third of ties the middle half is wider than a point.
+        let spread = quantile(0.75) - quantile(0.25);
+        Standardized {
+            values: sorted.iter().map(|x| (x - centre) / spread).collect(),
+            centre,
+            spread,
+        }
+    }
+
+    fn curve(&self) -> Curve<'_> {
+        Curve {
+            sample: &self.values,
+            location: 0.0,
+            scale: 1.0,
+        }
+    }
+
+    fn fit(&self) -> StudentT {
+        let mut curve = self.curve();
+        let nu = curve.best_nu();
+        curve.settle(nu);
+        StudentT {
+            nu,
+            location: self.centre + curve.location * self.spread,
+            scale: curve.scale * self.spread,
+        }
+    }
+}
+
+/// The finite ones of at most `most` elements.
+fn subsample(sample: &[f32], most: usize) -> Vec<f64> {
     let finite = |x: f32| x.is_finite().then_some(f64::from(x));
-    if sample.len() <= LARGEST_SAMPLE {
+    if sample.len() <= most {
         return sample.iter().copied().filter_map(finite).collect();
     }
     let random = RandomBits::new(0, 0);
-    let start =
-        |stratum: usize| (stratum as u128 * sample.len() as u128 / LARGEST_SAMPLE as u128) as usize;
-    let chosen = (0..LARGEST_SAMPLE).map(|stratum| {
+    let start = |stratum: usize| (stratum as u128 * sample.len() as u128 / most as u128) as usize;
+    let chosen = (0..most).map(|stratum| {
         let (from, to) = (start(stratum), start(stratum + 1));
         let offset = (u128::from(random.at(stratum as u64)) * (to - from) as u128) >> 32;
         sample[from + offset as usize]
@@ -140,6 +211,21 @@ impl Curve<'_> {
         // Sum of w (x - new location)^2, from the sums about the old one.
         let second = (second - shift * first).max(0.0);
         (location + shift, (second / weights).sqrt())
+    }
+
+    /// The mean log-likelihood at the best location and scale for `nu`.
+    fn log_likelihood(&mut self, nu: f64) -> f64 {
+        self.settle(nu);
+        let inverse = 1.0 / (self.scale * self.scale * nu);
+        let mut tails = [0.0; LANES];
+        for block in self.sample.chunks(LANES) {
+            for (lane, &x) in block.iter().enumerate() {
+                let d = x - self.location;
+                tails[lane] += (d * d * inverse).ln_1p();
+            }
+        }
+        let tails = tails.iter().sum::<f64>() / self.sample.len() as f64;
+        student_log_factor(nu) - self.scale.ln() - 0.5 * (nu + 1.0) * tails
     }
 
     /// Derivative of the mean log-likelihood by `log nu`, at the best location and scale for `nu`.
@@ -232,37 +318,14 @@ impl pulp::WithSimd for WeightedSums<'_> {
 /// in the same order.
 const LANES: usize = 16;
 
-/// Logarithmic derivative of the gamma function for positive arguments: the recurrence ψ(x) =
-/// ψ(x+1) − 1/x up to 10, then the asymptotic series (NIST DLMF 5.11.2).
-fn digamma(mut x: f64) -> f64 {
-    let mut below = 0.0;
-    while x < 10.0 {
-        below += 1.0 / x;
-        x += 1.0;
-    }
-    let y = 1.0 / (x * x);
-    let series =
-        y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * (1.0 / 252.0 - y * (1.0 / 240.0 - y / 132.0))));
-    x.ln() - 0.5 / x - series - below
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn digamma_matches_known_values() {
-        // ψ(1) = −γ, ψ(1/2) = −γ − 2 ln 2, ψ(x+1) = ψ(x) + 1/x.
-        const GAMMA: f64 = 0.577_215_664_901_532_9;
-        assert!((digamma(1.0) + GAMMA).abs() < 1e-13);
-        assert!((digamma(0.5) + GAMMA + 2.0 * 2f64.ln()).abs() < 1e-13);
-        assert!((digamma(123.5) - digamma(122.5) - 1.0 / 122.5).abs() < 1e-13);
-    }
-
-    #[test]
     fn the_subsample_takes_one_of_every_stretch() {
         let values: Vec<f32> = (0..LARGEST_SAMPLE * 3).map(|i| i as f32).collect();
-        let chosen = subsample(&values);
+        let chosen = subsample(&values, LARGEST_SAMPLE);
         assert_eq!(chosen.len(), LARGEST_SAMPLE);
         assert!(chosen.iter().enumerate().all(|(i, &x)| x as usize / 3 == i));
         let offsets: f64 = chosen.iter().map(|x| x % 3.0).sum::<f64>() / chosen.len() as f64;

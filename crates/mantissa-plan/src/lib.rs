@@ -9,6 +9,10 @@
 //! | [`storage`] | how weights and their gradients lie in memory between the passes |
 //! | [`plan`] | a decision for every site of one model, with its evidence, as a TOML file |
 //! | [`profile`] | the measurements a plan is made from, as one safetensors file |
+//! | [`description`] | what a profile says of each operand, in the words of statistics |
+//! | [`dump`] | a profile from tensors that another framework dumped |
+//! | [`sampling`] | which rows of an operand are looked at |
+//! | [`drift`](mod@drift) | how an operand moves from step to step |
 //! | [`candidates`] | which numerics are considered for which operand |
 //! | [`cost`] | what a pair of numerics costs on a named target |
 //! | [`evaluate`] | what a pair of numerics does to a measured product |
@@ -60,6 +64,9 @@ pub mod autocast;
 pub mod candidates;
 pub mod choose;
 pub mod cost;
+pub mod description;
+pub mod drift;
+pub mod dump;
 pub mod evaluate;
 pub mod evidence;
 pub mod explain;
@@ -73,6 +80,7 @@ mod presets;
 pub mod profile;
 mod profile_file;
 pub mod recipe;
+pub mod sampling;
 pub mod site;
 pub mod storage;
 mod toml_text;
@@ -81,6 +89,8 @@ pub mod warning;
 pub use candidates::Candidates;
 pub use choose::{ChooseError, choose};
 pub use cost::{Target, TargetError};
+pub use drift::{Drift, Jump, StepSummary};
+pub use dump::DumpError;
 pub use evidence::Evidence;
 pub use explain::explain;
 pub use loss_scaling::{LossScaling, LossScalingError};
@@ -88,6 +98,7 @@ pub use plan::{Plan, PlanError, PlannedSite, Source};
 pub use policy::{Policy, Thresholds};
 pub use profile::{OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SiteProfile};
 pub use recipe::{Only, OperandNumerics, Recipe, RecipeError, Rule};
+pub use sampling::{Measurement, Sampling};
 pub use site::{Pass, PassNumerics, Role, Site, SiteKind, SiteNumerics};
 pub use storage::{SiteStorage, Storage, StorageError, StorageRule, StorageTable};
 pub use toml_text::TomlFault;

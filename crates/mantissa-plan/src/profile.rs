@@ -3,21 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use mantissa_metrics::{ExponentHistogram, Moments};
+use mantissa_metrics::{
+    ExponentHistogram, GroupSpreads, MagnitudeSketch, Moments, TensorStatistics,
+};
 use serde::{Deserialize, Serialize};
 
+pub use crate::drift::STEPS_KEPT;
+use crate::drift::{Drift, StepSummary, check_series, drift, merge_series, most_crowded};
+use crate::dump::{self, DumpError};
 use crate::names;
 use crate::profile_file;
 use crate::site::{Pass, Role, Site};
 
 /// The version of the profile file this crate reads and writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// How many samples of one pass a profile keeps; where there are more, the steps kept stay evenly spread.
 pub const SAMPLES_KEPT: usize = 8;
 
 /// Counts beyond this are no counts of elements, and their sums might overflow.
 const MOST_ELEMENTS: u64 = 1 << 53;
+
+/// Every step fits a TOML integer.
+pub(crate) const LAST_STEP: u64 = i64::MAX as u64;
 
 /// Samples and statistics of the operands of every pass of every site of one model.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +66,12 @@ pub struct OperandStatistics {
     pub moments: Moments,
     /// Exponents of the measured elements.
     pub exponents: ExponentHistogram,
+    /// Quantiles of the magnitudes of the measured elements.
+    pub magnitudes: MagnitudeSketch,
+    /// How the channels and blocks among the measured elements spread about the tensor.
+    pub groups: GroupSpreads,
+    /// The measured steps one by one, ascending, at most [`STEPS_KEPT`] of them and those evenly spread.
+    pub series: Vec<StepSummary>,
 }
 
 /// Whole rows of both operands of one pass in one step: `left` is `[batch, outer_left, depth]`, `right` is
@@ -150,6 +164,11 @@ pub enum ProfileError {
         /// What does not agree.
         fault: String,
     },
+    /// The file is no profile, and no dump either.
+    #[error(
+        "the file is no profile, having no `mantissa_profile` in its metadata, and as a dump of tensors it cannot be read: {0}"
+    )]
+    Dump(#[from] DumpError),
     /// Two profiles cannot be merged.
     #[error("the profiles are of different models: {0}; merge profiles of one model only")]
     DifferentModels(String),
@@ -168,7 +187,8 @@ impl Profile {
         Profile { sites }
     }
 
-    /// Adds one step's measurement of one pass of the site of this name.
+    /// Adds one step's measurement of one pass of the site of this name. What its operands were like in this step goes into
+    /// their [`series`](OperandStatistics::series).
     pub fn record(
         &mut self,
         site: &str,
@@ -184,7 +204,7 @@ impl Profile {
         else {
             return Err(self.unknown(site));
         };
-        let measured = PassProfile {
+        let mut measured = PassProfile {
             left,
             right,
             samples: vec![sample],
@@ -200,6 +220,7 @@ impl Profile {
                 pass,
                 fault,
             })?;
+        measured.summarize_step();
         entry.add(pass, measured);
         Ok(())
     }
@@ -221,6 +242,14 @@ impl Profile {
         steps.into_iter().collect()
     }
 
+    /// The last step that was measured, whether its samples were kept or not.
+    pub fn last_step(&self) -> Option<u64> {
+        let passes = self.sites.iter().flat_map(|site| site.passes.values());
+        let operands = passes.flat_map(|pass| [&pass.left, &pass.right]);
+        let last = operands.filter_map(|operand| operand.series.last());
+        last.map(|summary| summary.step).max()
+    }
+
     /// Adds the measurements of another profile of the same model: another run, another rank, or later steps.
     pub fn merge(&mut self, other: &Profile) -> Result<(), ProfileError> {
         if let Some(difference) = self.difference(other) {
@@ -234,7 +263,7 @@ impl Profile {
         Ok(())
     }
 
-    /// Reads a profile file.
+    /// Reads a profile file, or the tensors that another framework [dumped](crate::dump).
     pub fn load(path: impl AsRef<Path>) -> Result<Profile, ProfileError> {
         profile_file::load(path.as_ref())
     }
@@ -252,12 +281,21 @@ impl Profile {
         profile_file::encode(self)
     }
 
-    /// A profile from the bytes of its file.
+    /// A profile from the bytes of its file, or of a [dump](crate::dump): a safetensors file whose metadata does not say that
+    /// it is a profile.
     ///
     /// # Errors
-    /// If they are those of no profile, or of a damaged one.
+    /// If they are those of neither, or of a damaged file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Profile, ProfileError> {
         profile_file::decode(bytes)
+    }
+
+    /// A profile from the bytes of a [dump](crate::dump), whatever its metadata says.
+    ///
+    /// # Errors
+    /// If they are not those of a whole safetensors file, or its tensors are not the operands of products.
+    pub fn from_dump(bytes: &[u8]) -> Result<Profile, ProfileError> {
+        dump::read(&profile_file::tensors(bytes)?)
     }
 
     fn unknown(&self, name: &str) -> ProfileError {
@@ -299,6 +337,16 @@ impl SiteProfile {
 }
 
 impl PassProfile {
+    /// Puts the one step that was measured into the series of both operands.
+    fn summarize_step(&mut self) {
+        if let [sample] = &self.samples[..] {
+            for (side, statistics) in [&mut self.left, &mut self.right].into_iter().enumerate() {
+                let (_, rows, _) = sample.side(side);
+                statistics.series = vec![StepSummary::of(sample.step, statistics, rows)];
+            }
+        }
+    }
+
     fn merge(&mut self, other: PassProfile) {
         self.left.merge(&other.left);
         self.right.merge(&other.right);
@@ -309,7 +357,8 @@ impl PassProfile {
             self.samples.insert(place, sample);
         }
         while self.samples.len() > SAMPLES_KEPT {
-            self.samples.remove(most_crowded(&self.samples));
+            self.samples
+                .remove(most_crowded(&self.samples, |sample| sample.step));
         }
     }
 
@@ -326,36 +375,47 @@ impl PassProfile {
                 non_finite,
                 ..
             } = statistics.moments;
-            if [count, zeros, non_finite, statistics.exponents.total()]
-                .iter()
-                .any(|&n| n > MOST_ELEMENTS)
-            {
+            let magnitudes = &statistics.magnitudes;
+            let counts = [
+                count,
+                zeros,
+                non_finite,
+                statistics.exponents.total(),
+                magnitudes.count(),
+                magnitudes.non_finite(),
+            ];
+            if counts.iter().any(|&n| n > MOST_ELEMENTS) {
                 return Err(format!(
                     "the {role} operand's statistics count more than 2^53 elements"
                 ));
             }
+            check_series(&statistics.series)
+                .map_err(|fault| format!("the {role} operand's {fault}"))?;
         }
         Ok(())
     }
 }
 
-/// The inner sample whose neighbours are closest together in steps; without it the rest is most evenly spread.
-fn most_crowded(samples: &[PassSample]) -> usize {
-    let gap = |inner: usize| samples[inner + 1].step - samples[inner - 1].step;
-    (1..samples.len() - 1)
-        .min_by_key(|&inner| gap(inner))
-        .unwrap_or(0)
-}
-
 impl OperandStatistics {
-    /// Statistics of an operand of this full shape and largest finite magnitude, from some or all of its elements.
+    /// Statistics of an operand of this full shape and largest finite magnitude, from some or all of its rows, each of
+    /// `shape[2]` elements.
     pub fn of(shape: [usize; 3], amax: f32, measured: &[f32]) -> Self {
+        let TensorStatistics { moments, exponents } = TensorStatistics::of(measured);
+        let rms = moments.rms().unwrap_or(0.0);
         OperandStatistics {
             shape,
             amax,
-            moments: Moments::of(measured),
-            exponents: ExponentHistogram::of(measured),
+            moments,
+            exponents,
+            magnitudes: MagnitudeSketch::of(measured),
+            groups: GroupSpreads::of(measured, shape[2], amax, rms),
+            series: Vec::new(),
         }
+    }
+
+    /// How the operand moved from step to step; `None` if fewer than two steps were measured.
+    pub fn drift(&self) -> Option<Drift> {
+        drift(&self.series)
     }
 
     fn merge(&mut self, other: &OperandStatistics) {
@@ -365,6 +425,9 @@ impl OperandStatistics {
         self.amax = self.amax.max(other.amax);
         self.moments.merge(&other.moments);
         self.exponents.merge(&other.exponents);
+        self.magnitudes.merge(&other.magnitudes);
+        self.groups.merge(&other.groups);
+        merge_series(&mut self.series, &other.series);
     }
 }
 
@@ -379,7 +442,7 @@ impl PassSample {
     }
 
     fn check(&self) -> Result<(), String> {
-        if i64::try_from(self.step).is_err() {
+        if self.step > LAST_STEP {
             return Err(format!(
                 "a sample has step {}; steps end at 2^63 - 1",
                 self.step

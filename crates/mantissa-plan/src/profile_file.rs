@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
+use crate::dump;
 use crate::file;
 use crate::profile::{
     OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SAMPLES_KEPT, SCHEMA,
@@ -136,21 +137,21 @@ pub(crate) fn load(path: &Path) -> Result<Profile, ProfileError> {
     })
 }
 
+fn not_tensors(fault: safetensors::SafeTensorError) -> ProfileError {
+    ProfileError::Malformed(format!("it is not a whole safetensors file ({fault})"))
+}
+
+pub(crate) fn tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, ProfileError> {
+    SafeTensors::deserialize(bytes).map_err(not_tensors)
+}
+
 pub(crate) fn decode(bytes: &[u8]) -> Result<Profile, ProfileError> {
-    let not_tensors = |fault: safetensors::SafeTensorError| {
-        ProfileError::Malformed(format!("it is not a whole safetensors file ({fault})"))
-    };
-    let tensors = SafeTensors::deserialize(bytes).map_err(not_tensors)?;
+    let tensors = tensors(bytes)?;
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(not_tensors)?;
-    let json = metadata
-        .metadata()
-        .as_ref()
-        .and_then(|entries| entries.get(METADATA))
-        .ok_or_else(|| {
-            ProfileError::Malformed(format!(
-                "it is a safetensors file without `{METADATA}` in its metadata"
-            ))
-        })?;
+    let entries = metadata.metadata().as_ref();
+    let Some(json) = entries.and_then(|entries| entries.get(METADATA)) else {
+        return dump::read(&tensors);
+    };
     let header = read_header(json)?;
     let mut sites: Vec<SiteProfile> = Vec::with_capacity(header.sites.len());
     for site in header.sites {

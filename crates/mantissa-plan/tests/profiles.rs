@@ -239,14 +239,14 @@ fn damaged_and_foreign_files_say_what_is_wrong() {
     let cases = [
         (
             rewritten(
-                |json| json.replace("\"schema\":1", "\"schema\":9"),
+                |json| json.replace("\"schema\":2", "\"schema\":9"),
                 everything,
             ),
             "schema 9",
         ),
         (
             rewritten(
-                |json| json.replace("\"schema\":1", "\"schema\":-1"),
+                |json| json.replace("\"schema\":2", "\"schema\":-1"),
                 everything,
             ),
             "wrong",
@@ -288,7 +288,7 @@ fn damaged_and_foreign_files_say_what_is_wrong() {
             rewritten(same, |name| name != "query/grad_rhs/grad@1"),
             "`query/grad_rhs/grad@1` is missing",
         ),
-        (other_shape(), "without `mantissa_profile`"),
+        (other_shape(), "no `mantissa_profile`"),
         (b"schema = 1".to_vec(), "safetensors"),
         (Vec::new(), "safetensors"),
     ];

@@ -6,31 +6,24 @@
 
 use std::time::{Duration, Instant};
 
-use mantissa_formats::RandomBits;
-use mantissa_plan::{OperandStatistics, Pass, PassSample, Profile, Role, Site};
-use mantissa_quant::{Operand, amax};
+use mantissa_plan::{Pass, Profile, ProfileError, Role, Sampling, Site, sampling};
+use mantissa_quant::Operand;
 
 /// What a [`Profiler`] measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProfilerConfig {
     /// Measure the steps that are multiples of this. At least 1.
     pub every: u64,
-    /// Rows of each operand in a sample, over all matrices of its batch; at least one of each is taken.
-    pub rows: usize,
-    /// Matrices of a batch that a sample covers; at least one is taken.
-    pub matrices: usize,
-    /// Elements of each operand in a sample; fewer rows are taken where they are long.
-    pub elements: usize,
+    /// How much of each operand is looked at.
+    pub sampling: Sampling,
 }
 
 impl Default for ProfilerConfig {
-    /// Every 20th step, 32 rows, 4 matrices, 65,536 elements.
+    /// Every 20th step, and what [`Sampling`] says.
     fn default() -> Self {
         Self {
             every: 20,
-            rows: 32,
-            matrices: 4,
-            elements: 1 << 16,
+            sampling: Sampling::default(),
         }
     }
 }
@@ -41,6 +34,11 @@ pub struct Profiler {
     config: ProfilerConfig,
     sites: Vec<Site>,
     profile: Profile,
+    /// Steps up to this one were measured before.
+    measured: Option<u64>,
+    /// The step that was measured last, and how many were.
+    current: Option<u64>,
+    steps: u64,
     seed: u64,
     spent: Duration,
 }
@@ -74,13 +72,27 @@ impl Profiler {
             config,
             profile: Profile::new(&sites),
             sites,
+            measured: None,
+            current: None,
+            steps: 0,
             seed,
             spent: Duration::ZERO,
         }
     }
 
+    /// Goes on with `earlier`, and measures no step up to `measured` again.
+    pub(crate) fn resume(
+        &mut self,
+        earlier: &Profile,
+        measured: Option<u64>,
+    ) -> Result<(), ProfileError> {
+        self.measured = measured;
+        self.profile.merge(earlier)
+    }
+
     pub(crate) fn is_due(&self, step: u64) -> bool {
         step.is_multiple_of(self.config.every.max(1))
+            && self.measured.is_none_or(|last| step > last)
     }
 
     /// What was measured so far.
@@ -91,6 +103,11 @@ impl Profiler {
     /// What was measured.
     pub fn into_profile(self) -> Profile {
         self.profile
+    }
+
+    /// How many steps it has measured, without those before it went on.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// The time that measuring has taken.
@@ -108,39 +125,17 @@ impl Profiler {
     ) {
         let started = Instant::now();
         let Operands { left, right } = operands;
-        if left.count() > 0 && right.count() > 0 {
-            // One stream a site and pass: rows differ between them, but are the same in every run of a seed.
-            let random = RandomBits::new(self.seed, step << 24 | (site as u64) << 2 | pass as u64);
-            let matrices = spread(self.config.matrices.max(1), left.batch(), random, 0);
-            let rows = (self.config.rows / matrices.len())
-                .min(self.config.elements / (left.depth * matrices.len()))
-                .max(1);
-            let left_rows = spread(rows, left.outer, random, 1 << 16);
-            let right_rows = spread(rows, right.outer, random, 2 << 16);
-            let [left_role, right_role] = pass.operands();
-            let sample = PassSample {
-                step,
-                batch: matrices.len(),
-                outer_left: left_rows.len(),
-                outer_right: right_rows.len(),
-                depth: left.depth,
-                left: gather(left, &matrices, &left_rows),
-                right: gather(right, &matrices, &right_rows),
-                left_amax: amax.of(left_role),
-                right_amax: amax.of(right_role),
-            };
-            let left_statistics =
-                OperandStatistics::of(shape(left), sample.left_amax, &sample.left);
-            let right_statistics =
-                OperandStatistics::of(shape(right), sample.right_amax, &sample.right);
-            let recorded = self.profile.record(
-                &self.sites[site].name,
-                pass,
-                sample,
-                left_statistics,
-                right_statistics,
-            );
+        let amax = pass.operands().map(|role| amax.of(role));
+        let random = sampling::draws(self.seed, step, site, pass);
+        let sampling = &self.config.sampling;
+        if let Some(measured) = sampling.measure(step, [left, right], amax, random) {
+            let name = &self.sites[site].name;
+            let recorded =
+                self.profile
+                    .record(name, pass, measured.sample, measured.left, measured.right);
             recorded.expect("a sample of a site of this session");
+            self.steps += u64::from(self.current != Some(step));
+            self.current = Some(step);
         }
         self.spent += started.elapsed();
     }
@@ -148,49 +143,4 @@ impl Profiler {
     pub(crate) fn count_time(&mut self, spent: Duration) {
         self.spent += spent;
     }
-}
-
-/// `count` indices below `len`, one drawn from each of `count` equal stretches; all of them if there are not more.
-fn spread(count: usize, len: usize, random: RandomBits, stream: u64) -> Vec<usize> {
-    if count >= len {
-        return (0..len).collect();
-    }
-    (0..count)
-        .map(|i| {
-            let (start, end) = (i * len / count, (i + 1) * len / count);
-            let drawn = u64::from(random.at(stream + i as u64)) * (end - start) as u64;
-            start + (drawn >> 32) as usize
-        })
-        .collect()
-}
-
-fn shape(operand: &Operand<'_>) -> [usize; 3] {
-    [operand.batch(), operand.outer, operand.depth]
-}
-
-fn gather(operand: &Operand<'_>, matrices: &[usize], rows: &[usize]) -> Vec<f32> {
-    let mut gathered = Vec::with_capacity(matrices.len() * rows.len() * operand.depth);
-    for &matrix in matrices {
-        for &row in rows {
-            gathered.extend((0..operand.depth).map(|k| operand.at(matrix, row, k)));
-        }
-    }
-    gathered
-}
-
-/// The largest finite magnitude in `operand`.
-pub(crate) fn finite_amax(operand: &Operand<'_>) -> f32 {
-    let largest = amax(operand);
-    if largest.is_finite() {
-        return largest;
-    }
-    let rows = operand.offsets.iter().flat_map(|&offset| {
-        (0..operand.outer).flat_map(move |row| {
-            (0..operand.depth)
-                .map(move |k| offset + row * operand.outer_stride + k * operand.depth_stride)
-        })
-    });
-    rows.map(|i| operand.data[i].abs())
-        .filter(|x| x.is_finite())
-        .fold(0.0, f32::max)
 }

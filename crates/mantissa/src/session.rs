@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use burn::module::Module;
 use mantissa_formats::RandomBits;
 use mantissa_plan::{
-    Pass, PassNumerics, Plan, PlanError, Role, Site, SiteKind, SiteNumerics, Storage,
+    Pass, PassNumerics, Plan, PlanError, Profile, ProfileError, Role, Site, SiteKind, SiteNumerics,
+    Storage,
 };
 use mantissa_quant::{AmaxPolicy, Numerics};
 use serde::{Deserialize, Serialize};
@@ -229,16 +230,39 @@ impl Session {
 
     /// Starts measuring the operands of every product on the steps that `config` names.
     pub fn start_profiling(&self, config: ProfilerConfig) {
-        let sites = self
-            .bound
-            .sites
-            .iter()
-            .map(|site| Site {
-                name: site.name.clone(),
-                kind: site.kind,
-            })
-            .collect();
-        *self.bound.profiler() = Some(Profiler::new(config, sites, self.bound.seed));
+        *self.bound.profiler() = Some(self.new_profiler(config));
+    }
+
+    /// Goes on measuring into the profile that a run had before it stopped. Steps up to `measured` are not measured
+    /// again where the run takes them again, because its last checkpoint is older; what the profile says of them counts
+    /// once. A rank whose measurements another rank keeps goes on with an empty profile.
+    ///
+    /// # Errors
+    /// If `earlier` is of another model.
+    pub fn resume_profiling(
+        &self,
+        config: ProfilerConfig,
+        earlier: &Profile,
+        measured: Option<u64>,
+    ) -> Result<(), ProfileError> {
+        let mut profiler = self.new_profiler(config);
+        profiler.resume(earlier, measured)?;
+        *self.bound.profiler() = Some(profiler);
+        Ok(())
+    }
+
+    fn new_profiler(&self, config: ProfilerConfig) -> Profiler {
+        let sites = self.bound.sites.iter().map(|site| Site {
+            name: site.name.clone(),
+            kind: site.kind,
+        });
+        Profiler::new(config, sites.collect(), self.bound.seed)
+    }
+
+    /// What was measured so far, or `None` if profiling was never started.
+    pub fn profile(&self) -> Option<Profile> {
+        let profiler = self.bound.profiler();
+        profiler.as_ref().map(|profiler| profiler.profile().clone())
     }
 
     /// Ends profiling and returns what was measured, or `None` if it was never started.

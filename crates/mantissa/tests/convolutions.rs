@@ -8,7 +8,7 @@ use burn::nn::conv::{
 };
 use burn::nn::{PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 use burn::tensor::{Device, Distribution, Gradients, Int, Tensor};
-use mantissa::plan::{Pass, Plan, Profile, Recipe};
+use mantissa::plan::{Pass, Plan, Profile, Recipe, Sampling};
 use mantissa::profiler::ProfilerConfig;
 use mantissa::{Kernels, Session, nn};
 
@@ -70,9 +70,11 @@ fn session<M: Module>(layer: &M, recipe: &str) -> Session {
 
 const EVERY_STEP: ProfilerConfig = ProfilerConfig {
     every: 1,
-    rows: 32,
-    matrices: 4,
-    elements: 1 << 16,
+    sampling: Sampling {
+        rows: 32,
+        matrices: 4,
+        elements: 1 << 16,
+    },
 };
 
 /// Everything that a layer of `config` must share with Burn's, for an input of `shape`.

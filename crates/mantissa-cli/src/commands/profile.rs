@@ -1,9 +1,13 @@
 //! `mantissa profile`.
 
+mod merge;
+mod show;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
 use mantissa::World;
+use mantissa::plan::Sampling;
 use mantissa::profiler::ProfilerConfig;
 use serde::Serialize;
 
@@ -12,21 +16,27 @@ use crate::error::Error;
 use crate::terminal;
 use crate::training::ranks;
 use crate::training::trainer::open_source;
-use crate::training::{Progress, RunConfig, Trainer};
+use crate::training::{Profiled, Progress, RunConfig, Trainer};
 
 /// Arguments of `mantissa profile`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The profile holds whole sampled rows of both operands of all three passes of every product, and the \
-                  statistics of each; `mantissa plan` chooses from it.\n\nExamples:\n  \
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    after_help = "Without a command it trains and measures. The profile holds whole sampled rows of both operands of all three passes of every product, and the \
+                  statistics of each; `mantissa plan` chooses from it. `mantissa train --profile` measures any run in flight.\n\nExamples:\n  \
                   mantissa profile --data text:book.txt -o profile.safetensors\n  \
                   mantissa profile --data text:book.txt --steps 400 --every 50 -o profile.safetensors\n  \
+                  mantissa profile show profile.safetensors\n  \
                   mantissa plan profile.safetensors -o plan.toml"
 )]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Profile file to write
-    #[arg(short, long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(short, long, value_name = "FILE", required = true)]
+    out: Option<PathBuf>,
     /// Replace FILE if it exists
     #[arg(long)]
     force: bool,
@@ -46,23 +56,38 @@ pub struct Args {
     configuration: Configuration,
 }
 
+/// What to do with profiles that there are.
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Tell what was measured of every operand: tails, best fit, spread, drift
+    Show(show::Args),
+    /// Make one profile of several of the same model
+    Merge(merge::Args),
+}
+
 /// What was measured.
 #[derive(Serialize)]
 struct Outcome {
     event: &'static str,
-    sites: usize,
-    steps: Vec<u64>,
-    overhead: f64,
-    out: PathBuf,
+    #[serde(flatten)]
+    profiled: Profiled,
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<(), Error> {
+pub fn run(mut args: Args) -> Result<(), Error> {
+    match args.action.take() {
+        Some(Action::Show(args)) => return show::run(args),
+        Some(Action::Merge(args)) => return merge::run(args),
+        None => {}
+    }
+    let Some(out) = args.out.take() else {
+        return Err(Error::Usage("--out FILE is missing".to_owned()));
+    };
     let world = World::from_environment()?;
-    ranks::together(&world, || profile(args, &world))
+    ranks::together(&world, || measure(args, out, &world))
 }
 
-fn profile(args: Args, world: &World) -> Result<(), Error> {
+fn measure(args: Args, out: PathBuf, world: &World) -> Result<(), Error> {
     let mut config = match &args.config {
         Some(path) => RunConfig::load(path)?,
         None => RunConfig::default(),
@@ -72,8 +97,8 @@ fn profile(args: Args, world: &World) -> Result<(), Error> {
     }
     args.configuration.apply(&mut config);
     config.check()?;
-    if !args.force && args.out.exists() {
-        return Err(Error::Exists { path: args.out });
+    if !args.force && out.exists() {
+        return Err(Error::Exists { path: out });
     }
 
     let mut trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
@@ -81,8 +106,10 @@ fn profile(args: Args, world: &World) -> Result<(), Error> {
     let started = Instant::now();
     trainer.start_profiling(ProfilerConfig {
         every: args.every,
-        rows: args.rows.into(),
-        ..ProfilerConfig::default()
+        sampling: Sampling {
+            rows: args.rows.into(),
+            ..Sampling::default()
+        },
     });
     let bar = Progress::of(world).steps("profiling", config.training.steps, 0);
     for _ in 0..config.training.steps {
@@ -97,29 +124,19 @@ fn profile(args: Args, world: &World) -> Result<(), Error> {
     let Some(profiler) = trainer.finish_profiling() else {
         unreachable!("profiling was started above");
     };
-    let measuring = profiler.spent();
+    let (spent, steps) = (profiler.spent(), profiler.steps());
     let profile = ranks::merged(world, profiler.into_profile())?;
     if !world.is_first() {
         return Ok(());
     }
-    profile.save(&args.out)?;
-
-    let outcome = Outcome {
-        event: "profile",
-        sites: profile.sites.len(),
-        steps: profile.steps(),
-        overhead: measuring.as_secs_f64() / (elapsed - measuring).as_secs_f64(),
-        out: args.out,
-    };
+    profile.save(&out)?;
+    let profiled = Profiled::new(&profile, steps, spent, elapsed, &out);
     if args.json {
+        let outcome = Outcome {
+            event: "profile",
+            profiled,
+        };
         return terminal::print_json(&outcome, false);
     }
-    terminal::print(&format!(
-        "measured {} sites on {} of {} steps, at {:.1} % of the training time, into {}\n",
-        outcome.sites,
-        outcome.steps.len(),
-        config.training.steps,
-        100.0 * outcome.overhead,
-        outcome.out.display()
-    ))
+    terminal::print(&format!("{profiled}\n"))
 }

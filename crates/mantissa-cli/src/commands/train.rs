@@ -16,7 +16,8 @@ use crate::training::memory::ExpectedMemory;
 use crate::training::ranks;
 use crate::training::trainer::open_source;
 use crate::training::{
-    PlanChange, Progress, RunConfig, RunFolder, SkipRecord, StepRecord, Trainer,
+    PlanChange, Profiled, Profiling, Progress, RunConfig, RunFolder, SkipRecord, StepRecord,
+    Trainer,
 };
 
 /// Arguments of `mantissa train`.
@@ -27,6 +28,8 @@ use crate::training::{
                   else. A resumed run continues bit for bit, from its newest checkpoint that is whole. --change-plan lets it \
                   go on under another recipe or plan: scales calibrate anew, and DIR/plan-changes.jsonl says from which \
                   step on.\n\n\
+                  --profile measures the operands of every product in flight, under any recipe; `mantissa profile show` tells what \
+                  was seen, `mantissa plan` chooses from it.\n\n\
                   A step whose gradients are not finite is skipped, with its cause. After max_skips of them in a row training \
                   stops with exit code 3, a diagnosis and a checkpoint whose weights are finite.\n\n\
                   Built with --features mpi it trains on several ranks: each takes its share of every batch, and all come to \
@@ -34,6 +37,7 @@ use crate::training::{
                   mantissa train --data text:book.txt --recipe bf16 --out runs/bf16\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --model bert-mini --steps 5000 --out runs/fp8\n  \
                   mantissa train --data text:book.txt --plan plan.toml --out runs/plan\n  \
+                  mantissa train --data text:book.txt --recipe bf16 --profile --out runs/measured\n  \
                   mantissa train --resume --out runs/fp8\n  \
                   mantissa train --resume --out runs/fp8 --change-plan bf16\n  \
                   mpirun -n 2 mantissa train --data text:book.txt --recipe bf16 --wire bf16 --out runs/two\n  \
@@ -49,8 +53,8 @@ pub struct Args {
     /// Go on under another recipe (its name or file) or plan file
     #[arg(long, value_name = "RECIPE|PLAN.toml", requires = "resume")]
     change_plan: Option<String>,
-    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, memory, step, and at the end peak_memory and summary or
-    /// stopped
+    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, memory, step, and at the end profile, peak_memory and
+    /// summary, or stopped
     #[arg(long)]
     json: bool,
     /// Threads to compute with; the numbers do not depend on it [default: all cores]
@@ -59,6 +63,9 @@ pub struct Args {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Measure the operands of every product on every N-th step [20 if N is left out], into DIR/profile.safetensors
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20", value_parser = clap::value_parser!(u64).range(1..))]
+    profile: Option<u64>,
     #[command(flatten)]
     configuration: Configuration,
 }
@@ -178,6 +185,10 @@ enum Event<'a> {
         #[serde(flatten)]
         record: &'a StepRecord,
     },
+    Profile {
+        #[serde(flatten)]
+        profiled: &'a Profiled,
+    },
     Summary {
         #[serde(flatten)]
         summary: &'a Summary,
@@ -236,6 +247,7 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             None => RunConfig::default(),
         };
         args.configuration.apply(&mut config);
+        config.profile.every = args.profile.or(config.profile.every);
         config.check()?;
         config.resolve_paths(Path::new(""))?;
         // The folder appears only once data, model and plan are known to be good; its configuration is written last,
@@ -271,6 +283,7 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         true => Some(folder.open_log(trainer.progress().step)?),
         false => None,
     };
+    let mut profiling = Profiling::start(&config, &trainer, &folder)?;
     let steps = config.training.steps;
     let bar = progress.steps("training", steps, trainer.progress().step);
     let report_every = (steps / 20).max(1);
@@ -297,6 +310,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         let step = trainer.progress().step;
         let keep = config.checkpoints.keep;
         let due = step.is_multiple_of(config.checkpoints.every) || step == steps;
+        if due && let Some(profiling) = &mut profiling {
+            profiling.save(&trainer)?;
+        }
         if due && trainer.save(&folder, keep)?.is_none() {
             progress.line(&format!(
                 "warning: no checkpoint at step {step}: the weights are not finite"
@@ -306,11 +322,21 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             && (skip.exhausted || skip.skips_in_a_row >= config.training.max_skips)
         {
             bar.finish_and_clear();
+            if let Some(profiling) = &mut profiling {
+                profiling.save(&trainer)?;
+            }
             let saved = trainer.save(&folder, keep)?;
             return Err(stopped(as_json, &folder, step, cause, skip, saved)?);
         }
     }
     bar.finish_and_clear();
+    if let Some(profiled) = profiling.and_then(|profiling| profiling.finish(&trainer)) {
+        progress.line(&profiled.to_string());
+        if as_json {
+            let profiled = &profiled;
+            terminal::print_json(&Event::Profile { profiled }, false)?;
+        }
+    }
     for site in trainer.idle_sites() {
         progress.line(&format!(
             "warning: site {site} of the plan was never computed"
@@ -366,6 +392,15 @@ fn resume(
         config.numerics.recipe = (!is_plan).then(|| name.clone());
         config.numerics.rules.clear();
         config.resolve_paths(Path::new(""))?;
+    }
+    if args
+        .profile
+        .is_some_and(|every| config.profile.every != Some(every))
+    {
+        config.profile.every = args.profile;
+        if world.is_first() {
+            folder.write_config(&config)?;
+        }
     }
     let source = open_source(&config, Some(&folder))?;
     let checkpoints = mantissa::checkpoint::list(&folder.checkpoints())?;

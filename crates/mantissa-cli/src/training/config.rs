@@ -33,6 +33,8 @@ pub struct RunConfig {
     pub numerics: NumericsConfig,
     /// When it is saved.
     pub checkpoints: CheckpointConfig,
+    /// Whether its operands are measured.
+    pub profile: ProfileConfig,
 }
 
 /// What is learnt from.
@@ -212,6 +214,15 @@ pub struct CheckpointConfig {
     pub keep: usize,
 }
 
+/// Whether its operands are measured, into `profile.safetensors` in its folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfileConfig {
+    /// Every how many steps; never where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<u64>,
+}
+
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
@@ -222,6 +233,7 @@ impl Default for RunConfig {
             parameters: ParameterConfig::default(),
             numerics: NumericsConfig::default(),
             checkpoints: CheckpointConfig::default(),
+            profile: ProfileConfig::default(),
         }
     }
 }
@@ -391,6 +403,8 @@ impl RunConfig {
             "max_skips must be at least 1"
         } else if self.checkpoints.every == 0 || self.checkpoints.keep == 0 {
             "checkpoints need `every` and `keep` of at least 1"
+        } else if self.profile.every == Some(0) {
+            "a profile needs `every` of at least 1"
         } else if self.data.evaluation_batches == 0 {
             "evaluation_batches must be at least 1"
         } else if self.numerics.sources() > 1 {

@@ -7,7 +7,7 @@ use mantissa::optimizer::{
     AdamWConfig, MasterOptimizer, ParameterGroups, Step, non_finite_weights,
 };
 use mantissa::parallel::Share;
-use mantissa::plan::{Plan, PlanError, Recipe, Site};
+use mantissa::plan::{Plan, PlanError, Profile, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
 use mantissa::{LossScaler, Session, World, storage};
 use mantissa_zoo::{
@@ -407,6 +407,31 @@ impl Trainer {
     /// Starts measuring operands.
     pub fn start_profiling(&self, config: ProfilerConfig) {
         self.session.start_profiling(config);
+    }
+
+    /// Goes on measuring into the profile that the run had when it stopped; the first rank keeps what all had measured.
+    pub fn resume_profiling(&self, config: ProfilerConfig, earlier: &Profile) -> Result<(), Error> {
+        let measured = earlier.last_step();
+        let others = Profile::new(&self.sites());
+        let mine = if self.world.is_first() {
+            earlier
+        } else {
+            &others
+        };
+        Ok(self.session.resume_profiling(config, mine, measured)?)
+    }
+
+    /// Whether this rank writes what all have come to.
+    pub fn is_first_rank(&self) -> bool {
+        self.world.is_first()
+    }
+
+    /// What all ranks have measured so far, on the first.
+    pub fn profile(&self) -> Result<Option<Profile>, Error> {
+        let profile = self.session.profile();
+        profile
+            .map(|profile| ranks::merged(&self.world, profile))
+            .transpose()
     }
 
     /// Ends measuring.

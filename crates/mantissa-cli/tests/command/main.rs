@@ -7,6 +7,7 @@ mod compare;
 mod formats;
 mod inspect;
 mod memory;
+mod profile;
 mod recipes;
 mod skips;
 mod states;

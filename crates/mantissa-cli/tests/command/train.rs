@@ -115,10 +115,20 @@ fn a_run_that_was_killed_resumes_as_if_it_had_not_been() {
     let config = configuration(&folder, &format!("text:{}", text(&folder)));
     let arguments = |out: &str| {
         [
-            "train", "--config", &config, "--recipe", "int8", "--json", "--out", out,
+            "train",
+            "--config",
+            &config,
+            "--recipe",
+            "int8",
+            "--json",
+            "--out",
+            out,
+            "--profile",
+            "2",
         ]
         .map(str::to_owned)
     };
+    let profile = |run: &Path| std::fs::read(run.join("profile.safetensors")).unwrap();
     let whole = folder.path("whole");
     let outcome = mantissa(arguments(whole.to_str().unwrap()));
     let expected = losses(&events(&outcome.stdout));
@@ -155,6 +165,8 @@ fn a_run_that_was_killed_resumes_as_if_it_had_not_been() {
         let outcome = mantissa(["train", "--resume", "--json", "--out", out]);
         assert!(outcome.success, "{}", outcome.stderr);
         assert_eq!(logged(Path::new(out)), expected);
+        // Every step was measured once, whatever was taken twice.
+        assert!(profile(Path::new(out)) == profile(&whole));
     }
 }
 

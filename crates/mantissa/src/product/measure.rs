@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
+use mantissa_plan::sampling::finite_amax;
 use mantissa_plan::{Pass, Role};
 
 use crate::flex_tensor::{Axis, View, outer_axes, positive};
 use crate::operation::{Gradient, Operation, Outcome};
-use crate::profiler::{Amax, Operands, finite_amax};
+use crate::profiler::{Amax, Operands};
 use crate::session::SiteUse;
 use crate::storage::widened_flex;
 
