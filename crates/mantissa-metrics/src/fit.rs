@@ -76,7 +76,7 @@ impl Fits {
 /// let fits = fit_distributions(&values, 0.95).unwrap();
 /// assert_eq!(fits.best().distribution.name(), "student-t");
 /// assert!(fits.best().distance < 0.02);
-/// assert!(fits.nu.low < 4.0 && 4.0 < fits.nu.high);
+/// assert!(3.0 < fits.nu.low && fits.nu.high < 5.5);
 /// ```
 pub fn fit_distributions(sample: &[f32], confidence: f64) -> Option<Fits> {
     if !(confidence > 0.0 && confidence < 1.0) {

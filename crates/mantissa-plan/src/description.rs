@@ -87,7 +87,7 @@ impl Profile {
     pub fn describe(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<OperandDescription> {
         let sites = self.sites.iter().filter(|site| is_wanted(&site.site.name));
         let operands = sites.flat_map(|site| {
-            site.passes.iter().flat_map(|(&pass, measured)| {
+            site.passes.iter().flat_map(move |(&pass, measured)| {
                 let roles = pass.operands().into_iter().enumerate();
                 roles.map(move |(side, role)| (&site.site.name, pass, measured, side, role))
             })

@@ -80,10 +80,9 @@ fn three_tensors_are_the_operands_of_three_passes() {
         assert_eq!(pass.left.series.len(), 1);
     }
     // The weight's own right factor, named so.
-    let [lhs, weight, grad] = linear();
+    let [lhs, _, grad] = linear();
     let rhs = dumped("fc.1/rhs", &[K, N], &transposed(&draw(1, N * K), [N, K]));
     assert_eq!(from(&[lhs, rhs, grad]), profile);
-    drop(weight);
 
     // The same operands pass by pass.
     let (l, w, g) = (draw(0, M * K), draw(1, N * K), draw(2, M * N));
@@ -206,7 +205,7 @@ fn what_is_no_dump_says_why() {
     };
     let renamed = |name: &'static str| move |tensor: &mut Dumped| tensor.name = name.to_string();
     let shaped = |shape: &'static [usize]| move |tensor: &mut Dumped| tensor.shape = shape.to_vec();
-    let cases: Vec<(String, &[&str])> = vec![
+    let cases: &[(String, &[&str])] = &[
         (error(&[]), &["no tensor", "SITE/lhs"]),
         (
             error(&[lhs.clone(), grad.clone()]),
@@ -325,7 +324,7 @@ fn what_is_no_dump_says_why() {
         ),
     ];
     for (message, expected) in cases {
-        for word in expected {
+        for word in *expected {
             assert!(message.contains(word), "{word}: {message}");
         }
     }

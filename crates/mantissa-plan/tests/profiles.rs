@@ -281,6 +281,10 @@ fn damaged_and_foreign_files_say_what_is_wrong() {
             "amax is -",
         ),
         (
+            rewritten(|json| json.replace("\"nu\":", "\"nu\":-"), everything),
+            "series holds values at step 1",
+        ),
+        (
             rewritten(|json| json[..json.len() / 2].to_string(), everything),
             "wrong",
         ),

@@ -482,6 +482,7 @@ mod tests {
             rhs: Some("int8/tensor".parse().unwrap()),
             ..Rule::default()
         }];
+        config.profile.every = Some(50);
         config.parameters.groups.push(ParameterGroup {
             states: Some("fp32".parse().unwrap()),
             weight_decay: Some(0.0),

@@ -412,7 +412,8 @@ impl Trainer {
     /// Goes on measuring into the profile that the run had when it stopped; the first rank keeps what all had measured.
     pub fn resume_profiling(&self, config: ProfilerConfig, earlier: &Profile) -> Result<(), Error> {
         let measured = earlier.last_step();
-        let others = Profile::new(&self.sites());
+        let sites: Vec<Site> = earlier.sites.iter().map(|site| site.site.clone()).collect();
+        let others = Profile::new(&sites);
         let mine = if self.world.is_first() {
             earlier
         } else {

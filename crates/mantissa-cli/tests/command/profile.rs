@@ -152,7 +152,7 @@ fn tensors_of_another_framework_become_a_plan() {
         .display()
         .to_string();
     for command in [&["plan"][..], &["profile", "show"]] {
-        mantissa([command, &[&wrong]].concat()).fails_naming(&[
+        mantissa([command, &[wrong.as_str()]].concat()).fails_naming(&[
             "wrong.safetensors",
             "fc/lhs",
             "all zeros",

@@ -128,7 +128,7 @@ fn short(x: Option<f64>) -> String {
     match x {
         None => "–".to_owned(),
         Some(x) if x.is_infinite() => "∞".to_owned(),
-        Some(x) if x == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(x) if x < 10.0 => format!("{x:.2}"),
         Some(x) if x < 100.0 => format!("{x:.1}"),
         Some(x) if x < 1e6 => format!("{x:.0}"),
