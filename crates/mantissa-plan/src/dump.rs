@@ -138,12 +138,13 @@ pub(crate) fn read(tensors: &SafeTensors<'_>) -> Result<Profile, ProfileError> {
 /// The parts of a name between dots, numbers by their value, so that layer 10 comes after layer 2.
 type Order = Vec<(Option<u64>, String)>;
 type Views<'a> = BTreeMap<Part, TensorView<'a>>;
+type Steps<'a> = BTreeMap<u64, Views<'a>>;
 
 /// The tensors by site and step.
 fn sort<'a>(
     tensors: &'a SafeTensors<'_>,
-) -> Result<BTreeMap<(Order, String), BTreeMap<u64, Views<'a>>>, DumpError> {
-    let mut sites: BTreeMap<_, BTreeMap<u64, Views>> = BTreeMap::new();
+) -> Result<BTreeMap<(Order, String), Steps<'a>>, DumpError> {
+    let mut sites: BTreeMap<_, Steps> = BTreeMap::new();
     for (name, view) in tensors.iter() {
         let (site, part, step) = parse(name)?;
         let order: Order = site

@@ -211,7 +211,10 @@ fn what_is_no_dump_says_why() {
             error(&[lhs.clone(), grad.clone()]),
             &["`fc.1`", "lacks rhs (or weight)"],
         ),
-        (error(&[weight.clone()]), &["lacks lhs and grad"]),
+        (
+            error(std::slice::from_ref(&weight)),
+            &["lacks lhs and grad"],
+        ),
         (
             with(&lhs, &filled(f32::NAN)),
             &["`fc.1/lhs`", "NaN or infinite in 1920 of 1920"],
