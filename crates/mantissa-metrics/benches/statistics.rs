@@ -7,7 +7,7 @@ use std::hint::black_box;
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{
     ExactProduct, ExponentHistogram, GroupSpreads, MagnitudeSketch, Moments, TensorStatistics,
-    fit_distributions, fit_student_t, fit_student_t_within, quantization_error, sample,
+    estimate_nu, fit_distributions, fit_student_t, quantization_error, sample,
 };
 use mantissa_quant::{Numerics, Operand};
 
@@ -72,9 +72,9 @@ fn main() {
             }),
         ),
         (
-            "the same to 1024",
+            "nu from 1024",
             Box::new(|| {
-                black_box(fit_student_t_within(&values, 1024));
+                black_box(estimate_nu(&values, 1024));
             }),
         ),
         (

@@ -70,4 +70,4 @@ pub use interval::{Interval, mean_interval, quantile_interval};
 pub use moments::Moments;
 pub use sketch::MagnitudeSketch;
 pub use statistics::TensorStatistics;
-pub use student::{StudentT, fit_student_t, fit_student_t_within};
+pub use student::{StudentT, estimate_nu, fit_student_t};

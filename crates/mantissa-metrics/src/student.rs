@@ -61,13 +61,14 @@ impl StudentT {
 /// assert_eq!(fit_student_t(&[1.0; 100]), None);
 /// ```
 pub fn fit_student_t(sample: &[f32]) -> Option<StudentT> {
-    fit_student_t_within(sample, LARGEST_SAMPLE)
+    Some(Standardized::of(&sorted_sample(sample, LARGEST_SAMPLE)?).fit())
 }
 
-/// [`fit_student_t`] looking at no more than `most` elements: the time it takes is proportional to them, the standard
-/// error of `nu` to one over their root.
-pub fn fit_student_t_within(sample: &[f32], most: usize) -> Option<StudentT> {
-    Some(Standardized::of(&sorted_sample(sample, most)?).fit())
+/// The `nu` of [`fit_student_t`] from no more than `most` elements and to a hundredth of it: the time this takes is proportional
+/// to `most`, its standard error to one over the root of `most`.
+pub fn estimate_nu(sample: &[f32], most: usize) -> Option<f64> {
+    let standardized = Standardized::of(&sorted_sample(sample, most)?);
+    Some(standardized.curve(Precision::ROUGH).best_nu())
 }
 
 /// At most `most` finite elements, ascending; `None` where their likelihood has no maximum.
@@ -87,7 +88,7 @@ pub(crate) fn fit_with_interval(sorted: &[f64], confidence: f64) -> (StudentT, I
     let fit = standardized.fit();
     // The quantile of chi-squared with one degree of freedom is the square of a normal's.
     let largest_deviance = normal_quantile(0.5 + 0.5 * confidence).powi(2);
-    let mut curve = standardized.curve();
+    let mut curve = standardized.curve(Precision::FULL);
     let best = curve.log_likelihood(fit.nu);
     let mut is_outside =
         |nu: f64| 2.0 * sorted.len() as f64 * (best - curve.log_likelihood(nu)) > largest_deviance;
@@ -138,8 +139,9 @@ impl Standardized {
         }
     }
 
-    fn curve(&self) -> Curve<'_> {
+    fn curve(&self, precision: Precision) -> Curve<'_> {
         Curve {
+            precision,
             sample: &self.values,
             location: 0.0,
             scale: 1.0,
@@ -147,7 +149,7 @@ impl Standardized {
     }
 
     fn fit(&self) -> StudentT {
-        let mut curve = self.curve();
+        let mut curve = self.curve(Precision::FULL);
         let nu = curve.best_nu();
         curve.settle(nu);
         StudentT {
@@ -174,8 +176,29 @@ fn subsample(sample: &[f32], most: usize) -> Vec<f64> {
     chosen.filter_map(finite).collect()
 }
 
+/// When a search is over.
+#[derive(Copy, Clone)]
+struct Precision {
+    /// The largest step of location and scale, in units of the scale.
+    location_and_scale: f64,
+    /// The width of the last bracket of `log nu`.
+    log_nu: f64,
+}
+
+impl Precision {
+    const FULL: Precision = Precision {
+        location_and_scale: 1e-7,
+        log_nu: 1e-4,
+    };
+    const ROUGH: Precision = Precision {
+        location_and_scale: 1e-4,
+        log_nu: 1e-2,
+    };
+}
+
 /// The best location and scale for each `nu`; each search starts from the previous answer.
 struct Curve<'a> {
+    precision: Precision,
     sample: &'a [f64],
     location: f64,
     scale: f64,
@@ -184,12 +207,11 @@ struct Curve<'a> {
 impl Curve<'_> {
     /// Location and scale that maximise the likelihood for this `nu`.
     fn settle(&mut self, nu: f64) {
-        const TOLERANCE: f64 = 1e-7;
         for _ in 0..500 {
             let (location, scale) = self.step(nu);
             let moved = (location - self.location).abs() + (scale - self.scale).abs();
             (self.location, self.scale) = (location, scale);
-            if moved <= TOLERANCE * scale {
+            if moved <= self.precision.location_and_scale * scale {
                 break;
             }
         }
@@ -200,6 +222,7 @@ impl Curve<'_> {
             sample,
             location,
             scale,
+            ..
         } = *self;
         let [weights, first, second] = pulp::Arch::new().dispatch(WeightedSums {
             sample,
@@ -258,7 +281,6 @@ impl Curve<'_> {
         }
         // The slope spans many orders of magnitude over the range: false position (in the Illinois
         // form, which halves the value of an end that stays) alternates with bisection.
-        const TOLERANCE: f64 = 1e-4;
         for turn in 0..60 {
             let middle = match turn % 3 {
                 0 => 0.5 * (low + high),
@@ -272,7 +294,7 @@ impl Curve<'_> {
                 (high, slope_high) = (middle, slope);
                 slope_low *= 0.5;
             }
-            if high - low < TOLERANCE || slope == 0.0 {
+            if high - low < self.precision.log_nu || slope == 0.0 {
                 break;
             }
         }

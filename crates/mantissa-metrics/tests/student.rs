@@ -1,7 +1,7 @@
 //! The Student-t fit recovers the distribution its sample came from.
 
 use mantissa_formats::RandomBits;
-use mantissa_metrics::{StudentT, fit_student_t, sample};
+use mantissa_metrics::{StudentT, estimate_nu, fit_student_t, sample};
 
 fn draws(nu: f64, seed: u64, count: usize) -> Vec<f32> {
     sample::student_t(nu, RandomBits::new(seed, 0), count)
@@ -30,6 +30,26 @@ fn nu_is_recovered() {
             );
         }
     }
+}
+
+#[test]
+fn an_estimate_of_nu_is_near_the_fit_to_the_same_sample() {
+    // The likelihood is flat where tails are light.
+    for (nu, bound) in [
+        (0.7, 0.02),
+        (1.0, 0.02),
+        (2.0, 0.02),
+        (5.0, 0.02),
+        (20.0, 0.2),
+    ] {
+        for seed in 0..10 {
+            let values = draws(nu, seed, 1024);
+            let (fit, estimate) = (fit_student_t(&values), estimate_nu(&values, 1024));
+            let ratio = estimate.unwrap() / fit.unwrap().nu;
+            assert!((ratio - 1.0).abs() < bound, "t({nu}) seed {seed}: {ratio}");
+        }
+    }
+    assert_eq!(estimate_nu(&[1.0; 100], 1024), None);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How an operand moves from step to step.
 
-use mantissa_metrics::fit_student_t_within;
+use mantissa_metrics::estimate_nu;
 use serde::{Deserialize, Serialize};
 
 use crate::profile::{LAST_STEP, OperandStatistics};
@@ -70,7 +70,7 @@ impl StepSummary {
             rms: moments.rms().unwrap_or(0.0),
             zeros: moments.zeros as f64 / moments.count.max(1) as f64,
             min_nonzero: moments.min_nonzero,
-            nu: fit_student_t_within(rows, FITTED).map(|fit| fit.nu),
+            nu: estimate_nu(rows, FITTED),
         }
     }
 
