@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use globset::Glob;
 use mantissa::plan::Profile;
 use mantissa::plan::description::OperandDescription;
+use mantissa_metrics::StudentT;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -33,7 +34,8 @@ pub struct Args {
     /// Only the sites that match
     #[arg(long, value_name = "GLOB")]
     site: Option<String>,
-    /// Write JSON to stdout: all that the table has, all four fits, and the measured steps one by one
+    /// Write JSON to stdout: all that the table has, all four fits, and the measured steps one by one. An interval
+    /// whose upper end is null has none
     #[arg(long)]
     json: bool,
 }
@@ -93,13 +95,11 @@ fn table(operands: &[OperandDescription]) -> String {
             operand.operand.to_string(),
             best.map_or("–".to_owned(), |fit| fit.distribution.to_string()),
             decimals(best.map(|fit| fit.distance), 3),
-            short(
-                operand
-                    .fits
-                    .as_ref()
-                    .and_then(|fits| fits.student_t())
-                    .map(|t| t.nu),
-            ),
+            operand
+                .fits
+                .as_ref()
+                .and_then(|fits| fits.student_t())
+                .map_or("–".to_owned(), |fit| degrees(fit.nu)),
             operand.fits.as_ref().map_or("–".to_owned(), |fits| {
                 format!(
                     "{} to {}",
@@ -121,6 +121,18 @@ fn table(operands: &[OperandDescription]) -> String {
         ]
     });
     terminal::table(&headings, 4, rows.collect())
+}
+
+/// Degrees of freedom; those at an end of what a fit can tell are as far out or farther.
+fn degrees(nu: f64) -> String {
+    let end = if nu >= StudentT::MAX_NU {
+        "≥"
+    } else if nu <= StudentT::MIN_NU {
+        "≤"
+    } else {
+        ""
+    };
+    end.to_owned() + &short(Some(nu))
 }
 
 /// Two or three digits.
