@@ -8,9 +8,9 @@ use crate::profile::{LAST_STEP, OperandStatistics};
 /// How many steps of one operand a profile tells apart; where there are more, those kept stay evenly spread.
 pub const STEPS_KEPT: usize = 64;
 
-/// Elements that a step's Student-t fit looks at: enough for `nu` within a tenth where tails are heavy, and few enough to
-/// cost less than gathering them.
-const FITTED: usize = 1024;
+/// Elements from which a step's `nu` is estimated: enough to know it to about a seventh where tails are heavy, and few enough
+/// to cost little beside a step.
+const FITTED: usize = 512;
 
 /// What an operand was like in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
