@@ -66,10 +66,10 @@ impl Profiling {
     /// that it does not take again.
     pub fn save(&mut self, trainer: &Trainer) -> Result<(), Error> {
         let started = Instant::now();
-        if let Some(profile) = trainer.profile()? {
-            if trainer.is_first_rank() {
-                profile.save(&self.path)?;
-            }
+        // Every rank has its part in this.
+        let profile = trainer.profile()?;
+        if let Some(profile) = profile.filter(|_| trainer.is_first_rank()) {
+            profile.save(&self.path)?;
         }
         self.writing += started.elapsed();
         Ok(())
