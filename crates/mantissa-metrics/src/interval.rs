@@ -175,7 +175,7 @@ impl BinomialWeights {
 }
 
 /// Quantile of the standard normal distribution, by bisection of its distribution function.
-fn normal_quantile(p: f64) -> f64 {
+pub(crate) fn normal_quantile(p: f64) -> f64 {
     let (mut low, mut high) = (-40.0, 40.0);
     for _ in 0..80 {
         let middle = 0.5 * (low + high);

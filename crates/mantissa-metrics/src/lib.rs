@@ -5,9 +5,12 @@
 //! 1. *What do the values look like?* [`TensorStatistics`] (which are [`Moments`] and an
 //!    [`ExponentHistogram`]) and [`fit_student_t`].
 //! 2. *What does a numerics do to them?* [`quantization_error`]: SQNR, MSE, bias, cosine,
-//!    underflow, saturation.
+//!    underflow, saturation, clipping.
 //! 3. *What does it do to the product?* [`backward_error`]: |LR − Q(L,R)| / (|L||R|), element by
-//!    element.
+//!    element; [`SignedError`]: its bias, and the cosine of what a training step makes of it.
+//!
+//! How far a sample can be trusted is part of the answer: an [`Estimate`] has a standard error and a
+//! confidence interval, quantiles have theirs ([`quantile_interval`]).
 //!
 //! ```
 //! use mantissa_formats::RandomBits;
@@ -46,6 +49,7 @@
 mod backward;
 mod chunk;
 mod error;
+mod estimate;
 mod exponents;
 mod histogram;
 mod interval;
@@ -53,13 +57,16 @@ mod moments;
 mod row;
 pub mod sample;
 mod serial;
+mod signed;
 mod statistics;
 mod student;
 
 pub use backward::{BackwardError, ExactProduct, backward_error};
-pub use error::{QuantizationError, cosine, quantization_error};
+pub use error::{ErrorSums, QuantizationError, cosine, quantization_error, row_errors};
+pub use estimate::{CrossedSums, Estimate};
 pub use histogram::ExponentHistogram;
 pub use interval::{Interval, mean_interval, quantile_interval};
 pub use moments::Moments;
+pub use signed::{Compared, SignedError};
 pub use statistics::TensorStatistics;
 pub use student::{StudentT, fit_student_t};
