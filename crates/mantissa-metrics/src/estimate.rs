@@ -61,17 +61,14 @@ impl Estimate {
         Estimate::symmetric(value, influences.variance())
     }
 
-    /// An estimate that cannot exceed one, such as a cosine: the interval is that of the logarithm of
-    /// its distance from one, so that it never crosses it.
-    pub fn below_one(value: f64, influences: &CrossedSums) -> Self {
-        let mut estimate = Estimate::from_products(value, influences);
-        let distance = 1.0 - value;
-        if let (Some(interval), Some(standard_error)) =
-            (&mut estimate.interval, estimate.standard_error)
-        {
+    /// The same of what cannot exceed one, such as a cosine: the interval becomes that of the
+    /// logarithm of its distance from one, so that it never crosses it.
+    pub fn below_one(mut self) -> Self {
+        let distance = 1.0 - self.value;
+        if let Some(interval) = &mut self.interval {
             let half = 0.5 * (interval.high - interval.low);
             // Without distance or scatter there is no logarithm to take, and nothing to say beyond the value.
-            if standard_error > 0.0 && distance > 0.0 {
+            if half > 0.0 && distance > 0.0 {
                 let factor = (half / distance).exp();
                 *interval = Interval {
                     low: (1.0 - distance * factor).max(-1.0),
@@ -79,7 +76,7 @@ impl Estimate {
                 };
             }
         }
-        estimate
+        self
     }
 
     /// From the variance of the estimate and the rows it was taken from.
@@ -213,14 +210,17 @@ mod tests {
     fn what_cannot_exceed_one_has_an_interval_below_it() {
         let mut sums = CrossedSums::default();
         sums.add(8, 8, |i, j| if (i + j) % 3 == 0 { 1e-3 } else { -5e-4 });
-        let estimate = Estimate::below_one(1.0 - 1e-6, &sums);
+        let estimate = Estimate::from_products(1.0 - 1e-6, &sums).below_one();
         let interval = estimate.interval.unwrap();
         assert!(interval.low < estimate.value && estimate.value < interval.high);
         assert!(interval.high < 1.0 && interval.low >= -1.0);
         // A few rows are no sample.
         let mut few = CrossedSums::default();
         few.add(5, 100, |_, _| 0.0);
-        assert_eq!(Estimate::below_one(0.5, &few), Estimate::alone(0.5));
+        assert_eq!(
+            Estimate::from_products(0.5, &few).below_one(),
+            Estimate::alone(0.5)
+        );
         assert_eq!(Estimate::from_rows(f64::INFINITY, [0.0; 9]).interval, None);
     }
 }

@@ -79,19 +79,18 @@ impl SignedError {
         if count == 0 || !squares.is_finite() {
             return None;
         }
-        let crossed = |influence: &dyn Fn(f64, f64, f64) -> f64| {
-            let mut sums = CrossedSums::default();
-            products.iter().for_each(|p| p.cross(&mut sums, influence));
-            sums
-        };
         let angle = |angle: &Angle, view: fn(f64) -> f64| {
             let cosine = angle.cosine()?;
-            let influences =
-                crossed(&|exact, result, _| angle.influence(cosine, view(exact), view(result)));
-            Some(Estimate::below_one(cosine, &influences))
+            let influences = crossed(products, |exact, result, _| {
+                angle.influence(cosine, view(exact), view(result))
+            });
+            Some(Estimate::from_products(cosine, &influences).below_one())
         };
         Some(SignedError {
-            bias: Estimate::from_products(mean, &crossed(&|_, _, error| (error - mean) / n)),
+            bias: Estimate::from_products(
+                mean,
+                &crossed(products, |_, _, error| (error - mean) / n),
+            ),
             variance: (squares / n - mean * mean).max(0.0),
             cosine: angle(&values, |x| x),
             sign_cosine: angle(&signs, sign),
@@ -99,25 +98,27 @@ impl SignedError {
     }
 }
 
-impl Compared<'_> {
-    /// Adds the influences of all elements, those without a backward error as none.
-    fn cross(&self, sums: &mut CrossedSums, influence: &dyn Fn(f64, f64, f64) -> f64) {
-        let [batch, rows, columns] = self.exact.shape();
+/// The influences of all elements, those without a backward error as none.
+fn crossed(products: &[Compared], influence: impl Fn(f64, f64, f64) -> f64) -> CrossedSums {
+    let mut sums = CrossedSums::default();
+    for compared in products {
+        let [batch, rows, columns] = compared.exact.shape();
         for matrix in 0..batch {
             sums.add(rows, columns, |row, column| {
                 let index = (matrix * rows + row) * columns + column;
-                let error = self.signed[index];
+                let error = compared.signed[index];
                 if error.is_nan() {
                     return 0.0;
                 }
                 influence(
-                    self.exact.product()[index],
-                    f64::from(self.result[index]),
+                    compared.exact.product()[index],
+                    f64::from(compared.result[index]),
                     error,
                 )
             });
         }
     }
+    sums
 }
 
 /// The sums a cosine is made of.

@@ -104,7 +104,7 @@ fn a_site_has_its_passes_and_advice() {
         "grad_lhs, grad x rhs",
         "grad_rhs, lhs x grad",
         "1 - cos of update",
-        "int8/tensor: nearest has bias",
+        ": nearest has bias",
         "tails of ν =",
         "suffices at",
     ] {

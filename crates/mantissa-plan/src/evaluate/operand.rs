@@ -100,7 +100,7 @@ impl OperandError {
                     row.dot / (sums.signal * sums.quantized).sqrt()
                         - 0.5 * cosine * (row.signal / sums.signal + row.quantized / sums.quantized)
                 });
-                Estimate::from_rows(cosine, influences)
+                Estimate::from_rows(cosine, influences).below_one()
             }),
             clipping: ratio(|row| row.clipped, |row| row.noise),
         }

@@ -106,8 +106,10 @@ fn threads_do_not_change_a_bit() {
             .unwrap();
         pool.install(|| {
             let samples = (0..3).map(|seed| draw(3.0, seed, 24, 300)).collect();
-            let mut settings = WhatIf::default();
-            settings.seed = 5;
+            let settings = WhatIf {
+                seed: 5,
+                ..WhatIf::default()
+            };
             settings.site(
                 profile(Pass::Forward, samples)
                     .site("encoder.query")
