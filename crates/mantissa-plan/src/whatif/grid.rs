@@ -1,17 +1,10 @@
 //! The numerics tried where none are named.
 
-use mantissa_formats::{Format, Rounding};
-use mantissa_quant::{Granularity, Numerics};
+use mantissa_formats::Rounding;
+use mantissa_quant::Numerics;
 
-/// Formats that need a scale, in every granularity.
-const SCALED: [Format; 3] = [Format::INT8, Format::E4M3, Format::E5M2];
-/// From one scale to many.
-const GRANULARITIES: [Granularity; 4] = [
-    Granularity::Tensor,
-    Granularity::Channel,
-    Granularity::Block(128),
-    Granularity::Block(32),
-];
+use super::prediction::{FORMATS, GRANULARITIES};
+
 /// Formats without a scale, and those whose scales are part of their definition.
 const WHOLE: [&str; 5] = ["bf16", "fp16", "mxfp8", "mxint8", "nvfp4"];
 const ROUNDINGS: [Rounding; 2] = [Rounding::Nearest, Rounding::Stochastic];
@@ -19,7 +12,7 @@ const ROUNDINGS: [Rounding; 2] = [Rounding::Nearest, Rounding::Stochastic];
 /// INT8, E4M3 and E5M2 with one scale for the tensor, for each channel, for blocks of 128 and of 32; BF16, FP16, MXFP8,
 /// MXINT8 and NVFP4; each rounded to nearest and stochastically.
 pub fn grid() -> Vec<Numerics> {
-    let scaled = SCALED
+    let scaled = FORMATS
         .into_iter()
         .flat_map(|format| GRANULARITIES.map(|granularity| Numerics::scaled(format, granularity)));
     let whole = WHOLE

@@ -11,9 +11,9 @@ use mantissa_quant::{Granularity, Numerics};
 
 use super::{PassOutcome, median};
 
-/// The formats that are told apart.
+/// The 8-bit formats that need a scale.
 pub const FORMATS: [Format; 3] = [Format::INT8, Format::E4M3, Format::E5M2];
-/// The granularities they are told apart at.
+/// The granularities they are told apart at, from one scale to many.
 pub const GRANULARITIES: [Granularity; 4] = [
     Granularity::Tensor,
     Granularity::Channel,
@@ -21,82 +21,44 @@ pub const GRANULARITIES: [Granularity; 4] = [
     Granularity::Block(32),
 ];
 
-/// Median backward errors of 512 x 512 products of Student-t matrices, rounded to nearest: degrees of freedom, then for
-/// each of [`GRANULARITIES`] those of [`FORMATS`]. `cargo run --release -p mantissa-metrics --example
-/// backward_error_table` prints them.
-const TABLE: [(f64, [[f64; 3]; 4]); 8] = [
-    (
-        1.0,
-        [
-            [0.333, 0.0692, 0.0183],
-            [0.0611, 0.00822, 0.0163],
-            [0.0282, 0.00732, 0.0146],
-            [0.0107, 0.00569, 0.0114],
-        ],
-    ),
-    (
-        2.0,
-        [
-            [0.0580, 0.00340, 0.00677],
-            [0.00407, 0.00317, 0.00629],
-            [0.00259, 0.00292, 0.00580],
-            [0.00148, 0.00247, 0.00492],
-        ],
-    ),
-    (
-        3.0,
-        [
-            [0.0221, 0.00244, 0.00485],
-            [0.00166, 0.00234, 0.00464],
-            [0.00117, 0.00220, 0.00438],
-            [0.000768, 0.00195, 0.00388],
-        ],
-    ),
-    (
-        5.0,
-        [
-            [0.00320, 0.00203, 0.00405],
-            [0.000929, 0.00198, 0.00395],
-            [0.000713, 0.00190, 0.00380],
-            [0.000517, 0.00173, 0.00346],
-        ],
-    ),
-    (
-        8.0,
-        [
-            [0.00179, 0.00190, 0.00376],
-            [0.000702, 0.00186, 0.00370],
-            [0.000568, 0.00180, 0.00360],
-            [0.000435, 0.00166, 0.00331],
-        ],
-    ),
-    (
-        15.0,
-        [
-            [0.00106, 0.00182, 0.00362],
-            [0.000582, 0.00180, 0.00357],
-            [0.000491, 0.00175, 0.00348],
-            [0.000391, 0.00162, 0.00323],
-        ],
-    ),
-    (
-        30.0,
-        [
-            [0.000822, 0.00178, 0.00354],
-            [0.000531, 0.00176, 0.00351],
-            [0.000456, 0.00172, 0.00343],
-            [0.000371, 0.00160, 0.00319],
-        ],
-    ),
-    (
-        f64::INFINITY,
-        [
-            [0.000721, 0.00175, 0.00348],
-            [0.000487, 0.00174, 0.00346],
-            [0.000426, 0.00170, 0.00339],
-            [0.000353, 0.00158, 0.00317],
-        ],
-    ),
+/// The tail weights of [`ERRORS`], from Cauchy to normal.
+const NUS: [f64; 8] = [1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, f64::INFINITY];
+/// Median backward errors of 512 x 512 products of Student-t matrices, rounded to nearest, by degrees of freedom: for each
+/// of [`GRANULARITIES`] those of [`FORMATS`]. `cargo run --release -p mantissa-metrics --example backward_error_table`
+/// prints them.
+const ERRORS: [[f64; 12]; 8] = [
+    [
+        3.303e-1, 9.447e-2, 1.816e-2, 5.900e-2, 8.183e-3, 1.629e-2, 2.758e-2, 7.295e-3, 1.458e-2,
+        1.052e-2, 5.660e-3, 1.128e-2,
+    ],
+    [
+        8.116e-2, 3.409e-3, 6.773e-3, 4.008e-3, 3.166e-3, 6.305e-3, 2.563e-3, 2.916e-3, 5.799e-3,
+        1.476e-3, 2.474e-3, 4.942e-3,
+    ],
+    [
+        2.072e-2, 2.448e-3, 4.871e-3, 1.685e-3, 2.341e-3, 4.652e-3, 1.186e-3, 2.210e-3, 4.391e-3,
+        7.745e-4, 1.955e-3, 3.891e-3,
+    ],
+    [
+        4.057e-3, 2.035e-3, 4.048e-3, 9.326e-4, 1.982e-3, 3.940e-3, 7.158e-4, 1.910e-3, 3.793e-3,
+        5.175e-4, 1.732e-3, 3.455e-3,
+    ],
+    [
+        1.902e-3, 1.892e-3, 3.767e-3, 7.058e-4, 1.860e-3, 3.708e-3, 5.710e-4, 1.807e-3, 3.594e-3,
+        4.364e-4, 1.662e-3, 3.316e-3,
+    ],
+    [
+        1.156e-3, 1.819e-3, 3.619e-3, 5.857e-4, 1.797e-3, 3.578e-3, 4.915e-4, 1.751e-3, 3.487e-3,
+        3.915e-4, 1.622e-3, 3.236e-3,
+    ],
+    [
+        9.099e-4, 1.785e-3, 3.550e-3, 5.327e-4, 1.767e-3, 3.515e-3, 4.568e-4, 1.726e-3, 3.445e-3,
+        3.717e-4, 1.603e-3, 3.199e-3,
+    ],
+    [
+        7.372e-4, 1.748e-3, 3.479e-3, 4.871e-4, 1.739e-3, 3.465e-3, 4.264e-4, 1.703e-3, 3.389e-3,
+        3.541e-4, 1.588e-3, 3.173e-3,
+    ],
 ];
 
 /// What tail weights promise for a product, beside what was measured.
@@ -129,7 +91,8 @@ pub fn predict(nu: [f64; 2], format: Format, granularity: Granularity) -> Option
     let granularity = GRANULARITIES
         .iter()
         .position(|&known| known == granularity)?;
-    let squares = nu.map(|nu| interpolated(nu, granularity, format).powi(2));
+    let column = granularity * FORMATS.len() + format;
+    let squares = nu.map(|nu| interpolated(nu, column).powi(2));
     Some(((squares[0] + squares[1]) / 2.0).sqrt())
 }
 
@@ -154,15 +117,14 @@ pub fn crossover(granularity: Granularity) -> Option<f64> {
     Some(2.0 / (light + heavy))
 }
 
-fn interpolated(nu: f64, granularity: usize, format: usize) -> f64 {
-    let at = |row: usize| (1.0 / TABLE[row].0, TABLE[row].1[granularity][format].ln());
-    let inverse = 1.0 / nu;
-    let row = TABLE.partition_point(|&(tabulated, _)| tabulated < nu);
+fn interpolated(nu: f64, column: usize) -> f64 {
+    let at = |row: usize| (1.0 / NUS[row], ERRORS[row][column].ln());
+    let row = NUS.partition_point(|&tabulated| tabulated < nu);
     let Some(heavier) = row.checked_sub(1) else {
-        return at(0).1.exp();
+        return ERRORS[0][column];
     };
     let ((x0, y0), (x1, y1)) = (at(heavier), at(row));
-    (y0 + (y1 - y0) * (inverse - x0) / (x1 - x0)).exp()
+    (y0 + (y1 - y0) * (1.0 / nu - x0) / (x1 - x0)).exp()
 }
 
 /// What the tail weights of a pass's operands promise, at the granularities at which [`FORMATS`] were all tried, the

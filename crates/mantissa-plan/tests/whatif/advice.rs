@@ -39,7 +39,7 @@ fn heavy_tails_cross_over_between_a_tensor_and_its_blocks() {
 #[test]
 fn crossovers_move_to_heavier_tails_with_finer_scales() {
     for (granularity, range) in [
-        (Granularity::Tensor, 5.0..8.0),
+        (Granularity::Tensor, 6.0..10.0),
         (Granularity::Channel, 2.0..3.0),
         (Granularity::Block(128), 1.0..2.0),
         (Granularity::Block(32), 1.0..2.0),
