@@ -213,7 +213,7 @@ mod tests {
         let estimate = Estimate::from_products(1.0 - 1e-6, &sums).below_one();
         let interval = estimate.interval.unwrap();
         assert!(interval.low < estimate.value && estimate.value < interval.high);
-        assert!(interval.high < 1.0 && interval.low >= -1.0);
+        assert!(interval.high <= 1.0 && interval.low >= -1.0);
         // A few rows are no sample.
         let mut few = CrossedSums::default();
         few.add(5, 100, |_, _| 0.0);

@@ -200,10 +200,16 @@ impl fmt::Display for GranularityAdvice {
 
 impl fmt::Display for RoundingAdvice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noise = self.stochastic_deviation / self.nearest_deviation;
+        // Where nothing is lost, as by a constant, there is no noise to be a multiple of.
+        let noise = if self.nearest_deviation > 0.0 {
+            let factor = self.stochastic_deviation / self.nearest_deviation;
+            format!("{factor:.2} times the noise")
+        } else {
+            format!("noise {:.2e}", self.stochastic_deviation)
+        };
         write!(
             f,
-            "{}: nearest has bias {} and noise {:.2e}, stochastic bias {} and {noise:.2} times the noise; ",
+            "{}: nearest has bias {} and noise {:.2e}, stochastic bias {} and {noise}; ",
             self.numerics,
             with_error(&self.nearest_bias),
             self.nearest_deviation,
@@ -218,7 +224,7 @@ impl fmt::Display for RoundingAdvice {
                 self.products_until_bias().max(1.0)
             )
         } else {
-            write!(f, "nearest shows no bias, and less noise")
+            write!(f, "nearest shows no bias")
         }
     }
 }
