@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cast, compare, demo, export, formats, inspect, memory, plan, profile, recipes, train,
+    cast, compare, demo, export, formats, inspect, memory, plan, profile, recipes, train, whatif,
 };
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
@@ -42,6 +42,8 @@ pub enum Command {
     Compare(compare::Args),
     /// Measure the operands of every product during a short run; show or merge such profiles
     Profile(profile::Args),
+    /// Tell what each numerics would do to the products of a profile, and what follows from that
+    Whatif(whatif::Args),
     /// Choose numerics from a profile, or explain a choice
     Plan(plan::Args),
     /// Tell what training takes of memory, copy by copy

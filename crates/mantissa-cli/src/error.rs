@@ -125,6 +125,9 @@ pub enum Error {
     /// A profile cannot be read or written.
     #[error(transparent)]
     Profile(#[from] mantissa::plan::ProfileError),
+    /// No site of a profile is what was asked for.
+    #[error(transparent)]
+    Select(#[from] mantissa::plan::whatif::SelectError),
     /// A target that does not exist.
     #[error(transparent)]
     Target(#[from] mantissa::plan::TargetError),

@@ -30,9 +30,15 @@ pub struct BackwardError {
     /// 95th percentile.
     #[serde(with = "crate::serial::unbounded")]
     pub p95: f64,
+    /// Likewise of the 95th percentile; `None` for fewer than 72 rows.
+    #[serde(default)]
+    pub p95_interval: Option<Interval>,
     /// 99th percentile.
     #[serde(with = "crate::serial::unbounded")]
     pub p99: f64,
+    /// Likewise of the 99th percentile; `None` for fewer than 368 rows.
+    #[serde(default)]
+    pub p99_interval: Option<Interval>,
     /// Mean.
     #[serde(with = "crate::serial::unbounded")]
     pub mean: f64,
@@ -49,22 +55,28 @@ impl BackwardError {
             return None;
         }
         let mean = errors.iter().sum::<f64>() / errors.len() as f64;
-        let interval = interval_ranks(errors.len(), 0.5, independent, 0.95);
-        let ends = interval.into_iter().flat_map(|(low, high)| [low, high]);
-        let places = [0.5, 0.95, 0.99].map(|p| Place::of(p, errors.len()));
-        let ranks = places.iter().flat_map(|place| [place.rank, place.next]);
-        order_at(&mut errors, ends.chain(ranks).collect());
+        const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
+        let ends = QUANTILES.map(|p| interval_ranks(errors.len(), p, independent, 0.95));
+        let places = QUANTILES.map(|p| Place::of(p, errors.len()));
+        let of_ends = ends.iter().flatten().flat_map(|&(low, high)| [low, high]);
+        let of_places = places.iter().flat_map(|place| [place.rank, place.next]);
+        order_at(&mut errors, of_ends.chain(of_places).collect());
         let [median, p95, p99] = places.map(|place| place.read(&errors));
+        let [median_interval, p95_interval, p99_interval] = ends.map(|ends| {
+            ends.map(|(low, high)| Interval {
+                low: errors[low],
+                high: errors[high],
+            })
+        });
         Some(Self {
             count: errors.len() as u64,
             excluded,
             median,
-            median_interval: interval.map(|(low, high)| Interval {
-                low: errors[low],
-                high: errors[high],
-            }),
+            median_interval,
             p95,
+            p95_interval,
             p99,
+            p99_interval,
             mean,
         })
     }
@@ -112,27 +124,48 @@ impl<'a> ExactProduct<'a> {
         exact
     }
 
-    /// Backward errors of the elements of another result for the same product, `[batch, m, n]`
-    /// row-major. Elements that have no backward error (all their factors have a zero, or the exact
-    /// product is not finite) are left out.
+    /// The exact product, `[batch, m, n]` row-major.
+    pub fn product(&self) -> &[f64] {
+        &self.product
+    }
+
+    /// Matrices, rows and columns of the product.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.lhs.batch(), self.lhs.outer, self.rhs.outer]
+    }
+
+    /// `(Q(L,R) − LR) / (|L||R|)` of every element of another result for the same product, `[batch,
+    /// m, n]` row-major: NaN for elements that have no backward error (all their factors have a
+    /// zero, or the exact product is not finite), and infinite where the result is not finite.
     ///
     /// # Panics
     /// If the result has another number of elements.
-    pub fn errors_of(&self, result: &[f32]) -> Vec<f64> {
+    pub fn signed_errors_of(&self, result: &[f32]) -> Vec<f64> {
         assert_eq!(result.len(), self.product.len(), "elements of the product");
         let exact = self.product.iter().zip(&self.magnitude);
-        let defined = exact
+        exact
             .zip(result)
-            .filter(|((product, magnitude), _)| product.is_finite() && **magnitude > 0.0);
-        defined
-            .map(|((product, magnitude), &result)| {
-                if result.is_finite() {
-                    (product - f64::from(result)).abs() / magnitude
+            .map(|((&product, &magnitude), &result)| {
+                if !(product.is_finite() && magnitude > 0.0) {
+                    f64::NAN
+                } else if result.is_finite() {
+                    (f64::from(result) - product) / magnitude
                 } else {
                     f64::INFINITY
                 }
             })
             .collect()
+    }
+
+    /// Backward errors of the elements of another result for the same product: the magnitudes of its
+    /// [`signed_errors_of`](Self::signed_errors_of), without the elements that have none.
+    ///
+    /// # Panics
+    /// If the result has another number of elements.
+    pub fn errors_of(&self, result: &[f32]) -> Vec<f64> {
+        let signed = self.signed_errors_of(result);
+        let defined = signed.into_iter().filter(|error| !error.is_nan());
+        defined.map(f64::abs).collect()
     }
 
     /// Backward error of the product in these numerics; `None` if no element has one.

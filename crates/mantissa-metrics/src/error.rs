@@ -21,6 +21,8 @@ pub struct QuantizationError {
     pub non_finite: u64,
     /// Mean of x².
     pub signal: f64,
+    /// Mean of |x|.
+    pub magnitude: f64,
     /// Mean squared error, the mean of (q − x)²; infinite if a finite element became infinite or
     /// NaN.
     #[serde(with = "crate::serial::unbounded")]
@@ -39,38 +41,13 @@ pub struct QuantizationError {
     /// no longer the nearest (for E4M3 beyond 464 times the scale, for E5M2 from 61440 times the
     /// scale).
     pub saturation: f64,
+    /// Share of the squared error that lies in those saturated elements: what clipping costs, the
+    /// rest being what rounding costs. 0 where there is no error, 1 where an element became
+    /// infinite.
+    pub clipping: f64,
 }
 
 impl QuantizationError {
-    /// Compares originals with their quantized values, of which `saturated` are known to have been
-    /// clipped.
-    ///
-    /// ```
-    /// use mantissa_metrics::QuantizationError;
-    ///
-    /// let (original, quantized) = ([1.0, 0.1, 0.0, -3.0], [1.0, 0.0, 0.0, -2.0]);
-    /// let error = QuantizationError::from_pairs(&original, &quantized, 1);
-    /// assert_eq!((error.underflow, error.saturation), (0.25, 0.25));
-    /// assert!((error.mse - 1.01 / 4.0).abs() < 1e-6);
-    /// assert!((error.bias - 0.9 / 4.0).abs() < 1e-6);
-    /// ```
-    ///
-    /// # Panics
-    /// If the slices differ in length.
-    pub fn from_pairs(original: &[f32], quantized: &[f32], saturated: u64) -> Self {
-        assert_eq!(
-            original.len(),
-            quantized.len(),
-            "originals and quantized values"
-        );
-        let mut sums = pulp::Arch::new().dispatch(Pairs {
-            original,
-            quantized,
-        });
-        sums.saturated = saturated;
-        sums.finish()
-    }
-
     /// `bias / sqrt(signal)`, the bias in units of the operand's root mean square; 0 for an operand
     /// of zeros.
     pub fn relative_bias(&self) -> f64 {
@@ -107,14 +84,56 @@ pub fn quantization_error(
     random: RandomBits,
 ) -> QuantizationError {
     let quantized = quantize(operand, numerics, random);
-    let edge = numerics.format.overflow_threshold();
-    pulp::Arch::new()
-        .dispatch(Groups {
-            operand,
-            quantized: &quantized,
-            edge,
-        })
-        .finish()
+    let sums = compare(operand, &quantized, numerics, usize::MAX);
+    sums.first().copied().unwrap_or_default().finish()
+}
+
+/// The error of every row of an operand, one matrix after another, once it is quantized in these
+/// numerics: rows are what a sample consists of, so confidence intervals need them one by one.
+///
+/// `quantized` may be of an operand with more rows than this one; the first ones are compared.
+///
+/// ```
+/// use mantissa_formats::RandomBits;
+/// use mantissa_metrics::{ErrorSums, quantization_error, row_errors};
+/// use mantissa_quant::{Numerics, Operand, quantize};
+///
+/// let operand = Operand::matrix(&[-1.0, 0.25, 0.7, 127.0, 0.1, 0.0], 2, 3)?;
+/// let numerics: Numerics = "int8/tensor".parse()?;
+/// let rows = row_errors(&operand, &quantize(&operand, &numerics, RandomBits::NONE), &numerics);
+/// assert_eq!((rows[0].underflowed, rows[1].underflowed), (1, 1));
+///
+/// let mut all = ErrorSums::default();
+/// rows.iter().for_each(|row| all.merge(row));
+/// let error = quantization_error(&operand, &numerics, RandomBits::NONE);
+/// assert_eq!(all.finish().underflow, error.underflow);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Panics
+/// If the operand reaches outside its data, or has another depth or more rows than `quantized`.
+pub fn row_errors(operand: &Operand, quantized: &Quantized, numerics: &Numerics) -> Vec<ErrorSums> {
+    assert_eq!(operand.depth, quantized.depth, "the depth of the operand");
+    assert!(
+        operand.outer <= quantized.outer && operand.batch() <= quantized.batch,
+        "the operand has more rows than its quantized form"
+    );
+    compare(operand, quantized, numerics, 1)
+}
+
+/// Sums over every so many rows of an operand.
+fn compare(
+    operand: &Operand,
+    quantized: &Quantized,
+    numerics: &Numerics,
+    rows_together: usize,
+) -> Vec<ErrorSums> {
+    pulp::Arch::new().dispatch(Groups {
+        operand,
+        quantized,
+        edge: numerics.format.overflow_threshold(),
+        rows_together,
+    })
 }
 
 /// Cosine of the angle between two vectors, accumulated in f64; `None` if either is zero or has an
@@ -141,59 +160,40 @@ pub fn cosine(a: &[f32], b: &[f32]) -> Option<f64> {
     cosine_of(dot, aa, bb)
 }
 
-fn cosine_of(dot: f64, aa: f64, bb: f64) -> Option<f64> {
+pub(crate) fn cosine_of(dot: f64, aa: f64, bb: f64) -> Option<f64> {
     let cosine = dot / (aa * bb).sqrt();
     // Rounding must not carry a cosine of parallel vectors beyond one; zero vectors give NaN.
     cosine.is_finite().then(|| cosine.clamp(-1.0, 1.0))
 }
 
-/// Originals and quantized values, to be compared by instructions chosen at run time.
-struct Pairs<'a> {
-    original: &'a [f32],
-    quantized: &'a [f32],
-}
-
-impl pulp::WithSimd for Pairs<'_> {
-    type Output = Sums;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Sums {
-        let mut sums = Sums::default();
-        // Stretches that 32-bit counters can count.
-        for (original, quantized) in self
-            .original
-            .chunks(STRETCH)
-            .zip(self.quantized.chunks(STRETCH))
-        {
-            sums.add(original, quantized, 1.0, f32::INFINITY);
-        }
-        sums
-    }
-}
-
-/// An operand and its quantized form, likewise.
+/// An operand and its quantized form, to be compared by instructions chosen at run time.
 struct Groups<'a> {
     operand: &'a Operand<'a>,
     quantized: &'a Quantized,
     edge: f32,
+    rows_together: usize,
 }
 
 impl pulp::WithSimd for Groups<'_> {
-    type Output = Sums;
+    type Output = Vec<ErrorSums>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Sums {
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Vec<ErrorSums> {
         let Self {
             operand,
             quantized,
             edge,
+            rows_together,
         } = self;
         let layout = quantized.layout;
-        let mut sums = Sums::default();
+        let mut finished = Vec::new();
+        let mut sums = Lanes::default();
+        let mut rows = 0;
         let mut buffer = Vec::new();
-        let mut rows = quantized.values.chunks_exact(operand.depth.max(1));
         for matrix in 0..operand.batch() {
-            for (outer, values) in (0..operand.outer).zip(&mut rows) {
+            for outer in 0..operand.outer {
+                let first = (matrix * quantized.outer + outer) * quantized.depth;
+                let values = &quantized.values[first..first + quantized.depth];
                 let xs = row(operand, matrix, outer, &mut buffer);
                 let stretch = layout.depth_group.min(STRETCH);
                 for (start, (xs, values)) in (0..)
@@ -203,9 +203,17 @@ impl pulp::WithSimd for Groups<'_> {
                     let scale = quantized.scales[layout.index(matrix, outer, start)];
                     sums.add(xs, values, scale, edge);
                 }
+                rows += 1;
+                if rows == rows_together {
+                    finished.push(std::mem::take(&mut sums).sum());
+                    rows = 0;
+                }
             }
         }
-        sums
+        if rows > 0 {
+            finished.push(sums.sum());
+        }
+        finished
     }
 }
 
@@ -214,16 +222,98 @@ const STRETCH: usize = 1 << 16;
 /// Independent accumulators; fixed, so that every machine adds in the same order.
 const LANES: usize = 8;
 
-/// Sums over pairs of an original and its quantized value.
+/// What a [`QuantizationError`] is made of: counts and sums over elements, which add up over rows.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub struct ErrorSums {
+    /// Elements.
+    pub total: u64,
+    /// Finite elements.
+    pub count: u64,
+    /// Finite elements that became infinite or NaN.
+    pub overflowed: u64,
+    /// Elements that were not zero and became zero.
+    pub underflowed: u64,
+    /// Elements past the edge of the format's range.
+    pub saturated: u64,
+    /// Of x².
+    pub signal: f64,
+    /// Of |x|.
+    pub magnitude: f64,
+    /// Of (q − x)², over elements that stayed finite.
+    pub noise: f64,
+    /// Of (q − x)² over those of them that are saturated.
+    pub clipped: f64,
+    /// Of q − x, likewise over elements that stayed finite.
+    pub error: f64,
+    /// Of q².
+    pub quantized: f64,
+    /// Of x q.
+    pub dot: f64,
+}
+
+impl ErrorSums {
+    /// Adds the sums over other elements.
+    pub fn merge(&mut self, other: &ErrorSums) {
+        self.total += other.total;
+        self.count += other.count;
+        self.overflowed += other.overflowed;
+        self.underflowed += other.underflowed;
+        self.saturated += other.saturated;
+        self.signal += other.signal;
+        self.magnitude += other.magnitude;
+        self.noise += other.noise;
+        self.clipped += other.clipped;
+        self.error += other.error;
+        self.quantized += other.quantized;
+        self.dot += other.dot;
+    }
+
+    /// The error over the elements summed so far.
+    pub fn finish(&self) -> QuantizationError {
+        let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        let mean = |sum: f64, count: u64| share(sum, count as f64);
+        let bounded = self.overflowed == 0;
+        QuantizationError {
+            count: self.count,
+            non_finite: self.total - self.count,
+            signal: mean(self.signal, self.count),
+            magnitude: mean(self.magnitude, self.count),
+            mse: if bounded {
+                mean(self.noise, self.count)
+            } else {
+                f64::INFINITY
+            },
+            sqnr_db: (bounded && self.noise > 0.0)
+                .then(|| 10.0 * (self.signal / self.noise).log10()),
+            bias: mean(self.error, self.count - self.overflowed),
+            cosine: if bounded {
+                cosine_of(self.dot, self.signal, self.quantized)
+            } else {
+                None
+            },
+            underflow: mean(self.underflowed as f64, self.total),
+            saturation: mean(self.saturated as f64, self.total),
+            clipping: if bounded {
+                share(self.clipped, self.noise)
+            } else {
+                1.0
+            },
+        }
+    }
+}
+
+/// The same in independent accumulators.
 #[derive(Default)]
-struct Sums {
+struct Lanes {
     total: u64,
     count: u64,
     overflowed: u64,
     underflowed: u64,
     saturated: u64,
     signal: [f64; LANES],
+    magnitude: [f64; LANES],
     noise: [f64; LANES],
+    clipped: [f64; LANES],
     error: [f64; LANES],
     quantized: [f64; LANES],
     dot: [f64; LANES],
@@ -238,7 +328,7 @@ struct Counts {
     saturated: [u32; LANES],
 }
 
-impl Sums {
+impl Lanes {
     /// Adds elements that share a scale; `values` are their quantized values divided by it.
     #[inline(always)]
     fn add(&mut self, xs: &[f32], values: &[f32], scale: f32, edge: f32) {
@@ -280,43 +370,38 @@ impl Sums {
             counts.finite[lane] += u32::from(finite);
             counts.overflowed[lane] += u32::from(finite & !kept);
             counts.underflowed[lane] += u32::from(finite & (q == 0.0) & (x != 0.0));
-            counts.saturated[lane] += u32::from(finite & ((x / scale).abs() >= edge));
+            let saturated = finite & ((x / scale).abs() >= edge);
+            counts.saturated[lane] += u32::from(saturated);
             // What is left out becomes a pair of zeros, what overflowed a pair without error.
             let x = if finite { x } else { 0.0 };
             let q = if kept { q } else { x };
             let (x, q) = (f64::from(x), f64::from(q));
             let error = q - x;
             self.signal[lane] += x * x;
+            self.magnitude[lane] += x.abs();
             self.noise[lane] += error * error;
+            self.clipped[lane] += if saturated { error * error } else { 0.0 };
             self.error[lane] += error;
             self.quantized[lane] += q * q;
             self.dot[lane] += x * q;
         }
     }
 
-    fn finish(&self) -> QuantizationError {
-        let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { sum / count as f64 };
+    fn sum(&self) -> ErrorSums {
         let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
-        let (signal, noise) = (sum(self.signal), sum(self.noise));
-        let bounded = self.overflowed == 0;
-        QuantizationError {
+        ErrorSums {
+            total: self.total,
             count: self.count,
-            non_finite: self.total - self.count,
-            signal: mean(signal, self.count),
-            mse: if bounded {
-                mean(noise, self.count)
-            } else {
-                f64::INFINITY
-            },
-            sqnr_db: (bounded && noise > 0.0).then(|| 10.0 * (signal / noise).log10()),
-            bias: mean(sum(self.error), self.count - self.overflowed),
-            cosine: if bounded {
-                cosine_of(sum(self.dot), signal, sum(self.quantized))
-            } else {
-                None
-            },
-            underflow: mean(self.underflowed as f64, self.total),
-            saturation: mean(self.saturated as f64, self.total),
+            overflowed: self.overflowed,
+            underflowed: self.underflowed,
+            saturated: self.saturated,
+            signal: sum(self.signal),
+            magnitude: sum(self.magnitude),
+            noise: sum(self.noise),
+            clipped: sum(self.clipped),
+            error: sum(self.error),
+            quantized: sum(self.quantized),
+            dot: sum(self.dot),
         }
     }
 }

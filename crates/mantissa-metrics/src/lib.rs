@@ -5,9 +5,12 @@
 //! 1. *What do the values look like?* [`TensorStatistics`] (which are [`Moments`] and an
 //!    [`ExponentHistogram`]), [`MagnitudeSketch`], [`GroupSpreads`] and [`fit_distributions`].
 //! 2. *What does a numerics do to them?* [`quantization_error`]: SQNR, MSE, bias, cosine,
-//!    underflow, saturation.
+//!    underflow, saturation, clipping.
 //! 3. *What does it do to the product?* [`backward_error`]: |LR − Q(L,R)| / (|L||R|), element by
-//!    element.
+//!    element; [`SignedError`]: its bias, and the cosine of what a training step makes of it.
+//!
+//! How far a sample can be trusted is part of the answer: an [`Estimate`] has a standard error and a
+//! confidence interval, quantiles have theirs ([`quantile_interval`]).
 //!
 //! ```
 //! use mantissa_formats::RandomBits;
@@ -47,6 +50,7 @@ mod backward;
 mod chunk;
 mod distribution;
 mod error;
+mod estimate;
 mod exponents;
 mod fit;
 mod groups;
@@ -56,18 +60,21 @@ mod moments;
 mod row;
 pub mod sample;
 mod serial;
+mod signed;
 mod sketch;
 mod statistics;
 mod student;
 
 pub use backward::{BackwardError, ExactProduct, backward_error};
 pub use distribution::Distribution;
-pub use error::{QuantizationError, cosine, quantization_error};
+pub use error::{ErrorSums, QuantizationError, cosine, quantization_error, row_errors};
+pub use estimate::{CrossedSums, Estimate};
 pub use fit::{Fit, Fits, fit_distributions};
 pub use groups::{GroupSpread, GroupSpreads};
 pub use histogram::ExponentHistogram;
 pub use interval::{Interval, mean_interval, quantile_interval};
 pub use moments::Moments;
+pub use signed::{Compared, SignedError};
 pub use sketch::MagnitudeSketch;
 pub use statistics::TensorStatistics;
 pub use student::{StudentT, estimate_nu, fit_student_t};

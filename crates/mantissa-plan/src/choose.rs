@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::evaluate::{Evaluator, Excerpt, PairError};
+use crate::evaluate::{Evaluator, Excerpt, PairError, stream};
 use crate::evidence::{Alternative, Evidence, OperandEvidence, significant};
 use crate::loss_scaling::LossScaling;
 use crate::plan::{Plan, PlanError, PlannedSite, Source};
@@ -232,14 +232,4 @@ fn missed(candidate: &Candidate) -> String {
     } else {
         format!("{metric} is not finite")
     }
-}
-
-/// A stream of random bits for each pass of each site: FNV-1a of the names, shifted to leave room for the excerpts.
-fn stream(site: &str, pass: Pass) -> u64 {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let bytes = site.bytes().chain([0xff]).chain(pass.name().bytes());
-    bytes.fold(OFFSET, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
-    }) << 8
 }

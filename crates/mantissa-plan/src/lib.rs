@@ -18,6 +18,7 @@
 //! | [`evaluate`] | what a pair of numerics does to a measured product |
 //! | [`policy`] | which thresholds a pair must clear |
 //! | [`choose`](mod@choose) | the cheapest pair that clears the thresholds with confidence |
+//! | [`whatif`] | what every candidate would do to every measured product, over sites, and what follows from it |
 //! | [`warning`] | which parts of a recipe or plan contradict each other |
 //! | [`explain`](mod@explain) | one site's decisions in prose |
 //!
@@ -85,6 +86,7 @@ pub mod site;
 pub mod storage;
 mod toml_text;
 pub mod warning;
+pub mod whatif;
 
 pub use candidates::Candidates;
 pub use choose::{ChooseError, choose};
@@ -103,3 +105,4 @@ pub use site::{Pass, PassNumerics, Role, Site, SiteKind, SiteNumerics};
 pub use storage::{SiteStorage, Storage, StorageError, StorageRule, StorageTable};
 pub use toml_text::TomlFault;
 pub use warning::Warning;
+pub use whatif::WhatIf;

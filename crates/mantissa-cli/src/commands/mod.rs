@@ -11,6 +11,7 @@ pub mod plan;
 pub mod profile;
 pub mod recipes;
 pub mod train;
+pub mod whatif;
 
 use clap::Parser;
 
@@ -26,6 +27,7 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
         Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Profile(args)) => profile::run(args),
         Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Whatif(args)) => whatif::run(args),
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Recipes(args)) => recipes::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),

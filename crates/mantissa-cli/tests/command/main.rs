@@ -12,6 +12,7 @@ mod recipes;
 mod skips;
 mod states;
 mod train;
+mod whatif;
 
 use std::ffi::OsStr;
 use std::fs;
