@@ -19,6 +19,8 @@
 //! | [`policy`] | which thresholds a pair must clear |
 //! | [`choose`](mod@choose) | the cheapest pair that clears the thresholds with confidence |
 //! | [`whatif`] | what every candidate would do to every measured product, over sites, and what follows from it |
+//! | [`guard`] | when a running plan is out of budget, and what then |
+//! | [`decision`] | what was decided during a run, and why |
 //! | [`warning`] | which parts of a recipe or plan contradict each other |
 //! | [`explain`](mod@explain) | one site's decisions in prose |
 //!
@@ -65,6 +67,7 @@ pub mod autocast;
 pub mod candidates;
 pub mod choose;
 pub mod cost;
+pub mod decision;
 pub mod description;
 pub mod drift;
 pub mod dump;
@@ -72,6 +75,7 @@ pub mod evaluate;
 pub mod evidence;
 pub mod explain;
 mod file;
+pub mod guard;
 pub mod loss_scaling;
 mod names;
 pub mod plan;
@@ -91,10 +95,12 @@ pub mod whatif;
 pub use candidates::Candidates;
 pub use choose::{ChooseError, choose};
 pub use cost::{Target, TargetError};
+pub use decision::Decision;
 pub use drift::{Drift, Jump, StepSummary};
 pub use dump::DumpError;
 pub use evidence::Evidence;
 pub use explain::explain;
+pub use guard::Guard;
 pub use loss_scaling::{LossScaling, LossScalingError};
 pub use plan::{Plan, PlanError, PlannedSite, Source};
 pub use policy::{Policy, Thresholds};

@@ -45,10 +45,27 @@ impl Sampling {
     pub fn measure(
         &self,
         step: u64,
+        operands: [&Operand<'_>; 2],
+        amax: [f32; 2],
+        random: RandomBits,
+    ) -> Option<Measurement> {
+        let sample = self.rows(step, operands, amax, random)?;
+        let [left, right] = operands;
+        Some(Measurement {
+            left: OperandStatistics::of(shape(left), sample.left_amax, &sample.left),
+            right: OperandStatistics::of(shape(right), sample.right_amax, &sample.right),
+            sample,
+        })
+    }
+
+    /// The rows alone that [`measure`](Self::measure) takes.
+    pub fn rows(
+        &self,
+        step: u64,
         [left, right]: [&Operand<'_>; 2],
         [left_amax, right_amax]: [f32; 2],
         random: RandomBits,
-    ) -> Option<Measurement> {
+    ) -> Option<PassSample> {
         if left.count() == 0 || right.count() == 0 {
             return None;
         }
@@ -58,7 +75,7 @@ impl Sampling {
             .max(1);
         let left_rows = spread(rows, left.outer, random, 1 << 16);
         let right_rows = spread(rows, right.outer, random, 2 << 16);
-        let sample = PassSample {
+        Some(PassSample {
             step,
             batch: matrices.len(),
             outer_left: left_rows.len(),
@@ -68,11 +85,6 @@ impl Sampling {
             right: gather(right, &matrices, &right_rows),
             left_amax,
             right_amax,
-        };
-        Some(Measurement {
-            left: OperandStatistics::of(shape(left), left_amax, &sample.left),
-            right: OperandStatistics::of(shape(right), right_amax, &sample.right),
-            sample,
         })
     }
 }

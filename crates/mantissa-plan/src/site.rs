@@ -1,5 +1,6 @@
 //! The products of a model and the numerics of their operands.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -165,6 +166,12 @@ impl PassNumerics {
     /// Whether neither operand is quantized.
     pub fn is_fp32(&self) -> bool {
         self.left.is_fp32() && self.right.is_fp32()
+    }
+
+    /// The numerics by the operand they are of in `pass`.
+    pub fn by_role(&self, pass: Pass) -> BTreeMap<Role, Numerics> {
+        let [left, right] = pass.operands();
+        BTreeMap::from([(left, self.left), (right, self.right)])
     }
 }
 
