@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mantissa_plan::{Pass, Role};
+use mantissa_plan::{Pass, Plan, Role, SiteNumerics};
 use mantissa_quant::AmaxPolicy;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,26 @@ impl AmaxHistories {
         while of_operand.len() > usize::from(history.get()) + 1 {
             of_operand.pop_front();
         }
+    }
+
+    /// Forgets those operands of a site whose numerics differ.
+    pub(crate) fn retain_unchanged(&mut self, site: &str, from: &SiteNumerics, to: &SiteNumerics) {
+        for ((pass, role, before), (_, _, after)) in from.operands().into_iter().zip(to.operands())
+        {
+            if before != after {
+                self.0.remove(&key(site, pass, role));
+            }
+        }
+    }
+
+    /// What two plans agree about: operands whose numerics differ calibrate anew.
+    pub fn carried_over(mut self, from: &Plan, to: &Plan) -> Self {
+        for site in &from.sites {
+            if let Ok(after) = to.site(&site.name) {
+                self.retain_unchanged(&site.name, &site.numerics, &after.numerics);
+            }
+        }
+        self
     }
 
     /// What was met in `step`, by operand.

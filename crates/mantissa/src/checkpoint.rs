@@ -1,7 +1,8 @@
 //! Checkpoints: everything that can change a later step, in one folder that appears whole or not at all.
 //!
 //! A checkpoint is the folder `step-00001234` with the model's and the optimizer's records, the parameters that are
-//! stored in fewer bits, the plan, and a manifest with the loss scaler, the progress, and the length and CRC-32 of every other file. It is written under
+//! stored in fewer bits, the plan, and a manifest with the loss scaler, the progress, the decision log, what the guard
+//! remembers, and the length and CRC-32 of every other file. It is written under
 //! another name, flushed to disk and then renamed, so a process killed at any moment leaves only whole checkpoints.
 
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ParamGroup};
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
-use mantissa_plan::{Plan, PlanError};
+use mantissa_plan::{Decision, Plan, PlanError, guard};
 use serde::{Deserialize, Serialize};
 
 use crate::amax_history::AmaxHistories;
@@ -21,7 +22,7 @@ use crate::session::Session;
 use crate::storage;
 
 /// The version of the folder's layout and of the manifest.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 const MANIFEST: &str = "checkpoint.json";
 const MODEL: &str = "model.bpk";
@@ -57,8 +58,34 @@ pub struct Checkpoint<M> {
     pub amaxes: AmaxHistories,
     /// The plan in force.
     pub plan: Plan,
+    /// What was decided about the numerics so far.
+    pub decisions: Vec<Decision>,
+    /// What the guard remembers, if there is one.
+    pub guard: Option<guard::State>,
     /// How far the run had come.
     pub progress: Progress,
+}
+
+/// The plan in force, and how it came to be: what [`save`] keeps of the numerics. A plan alone is one that nothing was
+/// decided about.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided<'a> {
+    /// The plan in force.
+    pub plan: &'a Plan,
+    /// What was decided so far.
+    pub decisions: &'a [Decision],
+    /// What the guard remembers, if there is one.
+    pub guard: Option<&'a guard::State>,
+}
+
+impl<'a> From<&'a Plan> for Decided<'a> {
+    fn from(plan: &'a Plan) -> Self {
+        Self {
+            plan,
+            decisions: &[],
+            guard: None,
+        }
+    }
 }
 
 /// A checkpoint that cannot be written or read.
@@ -129,6 +156,9 @@ struct Manifest {
     progress: Progress,
     scaler: LossScaler,
     amaxes: AmaxHistories,
+    decisions: Vec<Decision>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<guard::State>,
     files: Vec<FileEntry>,
 }
 
@@ -143,13 +173,13 @@ struct FileEntry {
 ///
 /// # Errors
 /// If the file system refuses; checkpoints that were there before are then still whole.
-pub fn save<M: Module>(
+pub fn save<'a, M: Module>(
     folder: &Path,
     model: &M,
     session: &Session,
     optimizer: &MasterOptimizer,
     scaler: &LossScaler,
-    plan: &Plan,
+    decided: impl Into<Decided<'a>>,
     progress: Progress,
 ) -> Result<PathBuf, CheckpointError> {
     let io = |action, path: &Path| {
@@ -160,6 +190,11 @@ pub fn save<M: Module>(
             source,
         }
     };
+    let Decided {
+        plan,
+        decisions,
+        guard,
+    } = decided.into();
     fs::create_dir_all(folder).map_err(io("create", folder))?;
     let stored = storage::stored_to_bytes(model);
     let others = ParamGroup::all().exclude(stored_group(model));
@@ -184,6 +219,8 @@ pub fn save<M: Module>(
         progress,
         scaler: scaler.clone(),
         amaxes: session.amaxes(),
+        decisions: decisions.to_vec(),
+        guard: guard.cloned(),
         files: parts
             .iter()
             .map(|(name, bytes)| FileEntry {
@@ -239,6 +276,12 @@ pub fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
+/// The step of a checkpoint's folder.
+fn step_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix("step-")?.parse().ok()
+}
+
 /// The parameters of `model` that are not f32.
 fn stored_group<M: Module>(model: &M) -> ParamGroup {
     let stored = storage::stored(model);
@@ -263,17 +306,43 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let step = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("step-"))
-            .and_then(|step| step.parse::<u64>().ok());
-        if let Some(step) = step {
-            found.push((step, entry.path()));
+        let path = entry.path();
+        if let Some(step) = step_of(&path) {
+            found.push((step, path));
         }
     }
     found.sort();
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The steps of the checkpoints in `folder`, ascending.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn steps(folder: &Path) -> Result<Vec<u64>, CheckpointError> {
+    let paths = list(folder)?;
+    Ok(paths.iter().filter_map(|path| step_of(path)).collect())
+}
+
+/// Deletes the checkpoints of steps from `step` on, the newest first.
+///
+/// # Errors
+/// If the folder cannot be read or a checkpoint cannot be deleted.
+pub fn remove_from(folder: &Path, step: u64) -> Result<(), CheckpointError> {
+    for path in list(folder)?.into_iter().rev() {
+        if step_of(&path).is_some_and(|of| of >= step) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), CheckpointError> {
+    fs::remove_dir_all(path).map_err(|source| CheckpointError::Io {
+        action: "delete",
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 /// Deletes all but the newest `keep` checkpoints of `folder`, and what killed processes left half-written there.
@@ -281,13 +350,6 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 /// # Errors
 /// If the folder cannot be read or something in it cannot be deleted.
 pub fn prune(folder: &Path, keep: usize) -> Result<(), CheckpointError> {
-    let remove = |path: &Path| {
-        fs::remove_dir_all(path).map_err(|source| CheckpointError::Io {
-            action: "delete",
-            path: path.to_path_buf(),
-            source,
-        })
-    };
     let checkpoints = list(folder)?;
     for path in &checkpoints[..checkpoints.len().saturating_sub(keep)] {
         remove(path)?;
@@ -329,8 +391,22 @@ pub fn load_latest<M: Module>(
     folder: &Path,
     model: &M,
 ) -> Result<Option<Latest<M>>, CheckpointError> {
+    load_latest_before(folder, u64::MAX, model)
+}
+
+/// [`load_latest`] among the checkpoints of steps before `step`.
+///
+/// # Errors
+/// Those of [`load_latest`].
+pub fn load_latest_before<M: Module>(
+    folder: &Path,
+    step: u64,
+    model: &M,
+) -> Result<Option<Latest<M>>, CheckpointError> {
     let mut newer = Vec::new();
-    for path in list(folder)?.into_iter().rev() {
+    let mut found = list(folder)?;
+    found.retain(|path| step_of(path).is_some_and(|of| of < step));
+    for path in found.into_iter().rev() {
         match load(&path, model.clone()) {
             Ok(checkpoint) => {
                 let damaged = newer.into_iter().map(set_aside);
@@ -444,6 +520,8 @@ pub fn load<M: Module>(path: &Path, model: M) -> Result<Checkpoint<M>, Checkpoin
         optimizer,
         scaler: manifest.scaler,
         amaxes: manifest.amaxes,
+        decisions: manifest.decisions,
+        guard: manifest.guard,
         plan,
         progress: manifest.progress,
     })

@@ -58,6 +58,7 @@ pub mod parallel;
 mod parameters;
 pub mod product;
 pub mod profiler;
+mod sampler;
 pub mod scaler;
 pub mod session;
 mod sites;

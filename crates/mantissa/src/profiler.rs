@@ -57,7 +57,7 @@ pub(crate) struct Amax {
 }
 
 impl Amax {
-    fn of(&self, role: Role) -> f32 {
+    pub(crate) fn of(&self, role: Role) -> f32 {
         match role {
             Role::Lhs => self.lhs,
             Role::Rhs => self.rhs,
@@ -88,6 +88,12 @@ impl Profiler {
     ) -> Result<(), ProfileError> {
         self.measured = measured;
         self.profile.merge(earlier)
+    }
+
+    /// Of a run that goes on from an earlier step: what was measured is not measured again.
+    pub(crate) fn taken_back(mut self) -> Self {
+        self.measured = self.measured.max(self.current);
+        self
     }
 
     pub(crate) fn is_due(&self, step: u64) -> bool {

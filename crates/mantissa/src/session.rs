@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use burn::module::Module;
 use mantissa_formats::RandomBits;
 use mantissa_plan::{
-    Pass, PassNumerics, Plan, PlanError, Profile, ProfileError, Role, Site, SiteKind, SiteNumerics,
-    Storage,
+    Pass, PassNumerics, Plan, PlanError, Profile, ProfileError, Role, Sampling, Site, SiteKind,
+    SiteNumerics, Storage, guard,
 };
 use mantissa_quant::{AmaxPolicy, Numerics};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::buffer;
 use crate::flex_tensor::Axis;
 use crate::parallel::{Share, ShareError, Sum, Wire, World};
 use crate::profiler::{Profiler, ProfilerConfig};
+use crate::sampler::Sampler;
 use crate::sites::{SiteKey, keyed_sites};
 
 thread_local! {
@@ -104,6 +106,7 @@ impl Session {
             step: AtomicU64::new(0),
             profiling: AtomicBool::new(false),
             profiler: Mutex::new(None),
+            sampler: Mutex::new(Sampler::new(seed)),
             faults: Mutex::new(Vec::new()),
             amaxes: Mutex::default(),
             ranks: RwLock::new(Ranks {
@@ -118,12 +121,13 @@ impl Session {
             }
             bound.by_name.insert(site.name.clone(), index);
             bound.sites.push(BoundSite {
-                numerics: numerics[site.name.as_str()],
+                numerics: RwLock::new(numerics[site.name.as_str()]),
                 gradients: storage.gradients,
                 name: site.name,
                 kind: site.kind,
                 uses: AtomicU32::new(0),
                 runs: AtomicU64::new(0),
+                outlier: AtomicU32::new(1_f32.to_bits()),
             });
         }
         Ok(Self {
@@ -206,12 +210,15 @@ impl Session {
             site.uses.store(0, Ordering::Relaxed);
         }
         self.bound.faults().clear();
-        let due = self
+        let profiled = self
             .bound
             .profiler()
             .as_ref()
             .is_some_and(|profiler| profiler.is_due(step));
-        self.bound.profiling.store(due, Ordering::Relaxed);
+        let sampled = self.bound.sampler().begin_step(step);
+        self.bound
+            .profiling
+            .store(profiled || sampled, Ordering::Relaxed);
     }
 
     /// Runs `f` with the plan in force on this thread: products of [`crate::nn`] modules and [`crate::matmul`] in
@@ -252,11 +259,15 @@ impl Session {
     }
 
     fn new_profiler(&self, config: ProfilerConfig) -> Profiler {
-        let sites = self.bound.sites.iter().map(|site| Site {
-            name: site.name.clone(),
-            kind: site.kind,
-        });
+        let sites = self.bound.sites.iter().map(BoundSite::site);
         Profiler::new(config, sites.collect(), self.bound.seed)
+    }
+
+    /// Goes on measuring what `before` was measuring, whose run goes on here from an earlier step; steps that it had
+    /// measured are not measured again.
+    pub fn take_profiling(&self, before: &Session) {
+        let profiler = before.bound.profiler().take();
+        *self.bound.profiler() = profiler.map(Profiler::taken_back);
     }
 
     /// What was measured so far, or `None` if profiling was never started.
@@ -269,6 +280,71 @@ impl Session {
     pub fn finish_profiling(&self) -> Option<Profiler> {
         self.bound.profiling.store(false, Ordering::Relaxed);
         self.bound.profiler().take()
+    }
+
+    /// Keeps sampled rows of the operands of every product of step `step`, once it [begins](Self::begin_step), for
+    /// [`take_samples`](Self::take_samples).
+    pub fn sample_step(&self, step: u64, sampling: Sampling) {
+        self.bound.sampler().arm(step, sampling);
+    }
+
+    /// The samples of the step, in the order of the model's sites; none if it was not to be
+    /// [sampled](Self::sample_step).
+    pub fn take_samples(&self) -> Vec<guard::Sample> {
+        let taken = self.bound.sampler().take();
+        let sites = taken.into_iter().map(|(site, pass, rows)| guard::Sample {
+            site: self.bound.sites[site].name.clone(),
+            pass,
+            rows,
+        });
+        sites.collect()
+    }
+
+    /// The time that sampling steps has taken.
+    pub fn sampling_time(&self) -> Duration {
+        self.bound.sampler().spent()
+    }
+
+    /// Puts other numerics in force from the next autocast on, as if a new session were bound with `plan`: what operands
+    /// with delayed scaling remember is forgotten where their numerics change, and kept elsewhere. Backward passes of
+    /// products that were computed before keep the numerics they began with.
+    ///
+    /// How weights are stored, the loss is scaled and moments are coded belongs to the model, the scaler and the optimizer,
+    /// and stays as it is.
+    ///
+    /// # Errors
+    /// The plan must name exactly the sites of the session; nothing is changed otherwise.
+    pub fn change_numerics(&self, plan: &Plan) -> Result<(), PlanError> {
+        let sites: Vec<Site> = self.bound.sites.iter().map(BoundSite::site).collect();
+        plan.check_sites(&sites)?;
+        let mut amaxes = self.bound.amaxes();
+        for planned in &plan.sites {
+            let index = self.bound.by_name[planned.name.as_str()];
+            let entry = &self.bound.sites[index];
+            let mut numerics = entry.numerics_mut();
+            amaxes.retain_unchanged(&entry.name, &numerics, &planned.numerics);
+            *numerics = planned.numerics;
+        }
+        Ok(())
+    }
+
+    /// Makes one feature of the left operand of a site `factor` times as large from the next autocast on, and what it meets
+    /// in the right operand as much smaller: the product stays what it is but for rounding, and in a numerics whose scale
+    /// the feature shares with others, these drown. A way to rehearse what outliers do to a plan; [`Kernels::Burn`] does
+    /// not know it.
+    ///
+    /// # Errors
+    /// If the session has no such site.
+    pub fn set_outlier(&self, site: &str, factor: f32) -> Result<(), PlanError> {
+        let Some(&index) = self.bound.by_name.get(site) else {
+            return Err(PlanError::UnknownSite {
+                name: site.to_string(),
+                hint: ".".to_string(),
+            });
+        };
+        let outlier = &self.bound.sites[index].outlier;
+        outlier.store(factor.to_bits(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The amaxes that operands with delayed scaling remember: they decide the scales of later steps, so a checkpoint
@@ -339,6 +415,7 @@ pub(crate) struct Bound {
     step: AtomicU64,
     profiling: AtomicBool,
     profiler: Mutex<Option<Profiler>>,
+    sampler: Mutex<Sampler>,
     faults: Mutex<Vec<Fault>>,
     amaxes: Mutex<AmaxHistories>,
     ranks: RwLock<Ranks>,
@@ -354,12 +431,33 @@ struct Ranks {
 struct BoundSite {
     name: String,
     kind: SiteKind,
-    numerics: SiteNumerics,
+    numerics: RwLock<SiteNumerics>,
     /// How the gradient of the site's weight is stored.
     gradients: Storage,
     /// Products computed in this step, so that a module used twice draws different random bits.
     uses: AtomicU32,
     runs: AtomicU64,
+    /// The bits of what the outlier of its left operand is multiplied by; those of 1 where it has none.
+    outlier: AtomicU32,
+}
+
+impl BoundSite {
+    fn site(&self) -> Site {
+        Site {
+            name: self.name.clone(),
+            kind: self.kind,
+        }
+    }
+
+    fn numerics(&self) -> SiteNumerics {
+        *self.numerics.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn numerics_mut(&self) -> RwLockWriteGuard<'_, SiteNumerics> {
+        self.numerics
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Bound {
@@ -390,6 +488,10 @@ impl Bound {
     pub(crate) fn profiler(&self) -> MutexGuard<'_, Option<Profiler>> {
         self.profiler.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    pub(crate) fn sampler(&self) -> MutexGuard<'_, Sampler> {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Bound {
@@ -407,6 +509,8 @@ impl fmt::Debug for Bound {
 pub(crate) struct SiteUse {
     bound: Arc<Bound>,
     site: usize,
+    /// Those in force when the forward pass began.
+    numerics: SiteNumerics,
     step: u64,
     use_index: u32,
     profiling: bool,
@@ -444,6 +548,7 @@ impl SiteUse {
         let use_index = entry.uses.fetch_add(1, Ordering::Relaxed);
         Self {
             site,
+            numerics: entry.numerics(),
             step: bound.step.load(Ordering::Relaxed),
             use_index,
             share: bound.share(),
@@ -460,7 +565,7 @@ impl SiteUse {
                 !bound.profiling.load(Ordering::Relaxed)
                     && keys.iter().all(|key| {
                         let site = bound.by_key.get(key).map(|&site| &bound.sites[site]);
-                        site.is_some_and(|site| site.numerics.is_fp32())
+                        site.is_some_and(|site| site.numerics().is_fp32())
                     })
             })
         });
@@ -481,12 +586,18 @@ impl SiteUse {
 
     /// Whether Burn's own op computes this site's products.
     pub(crate) fn is_burns(&self) -> bool {
-        self.entry().numerics.is_fp32() && !self.bound.is_fused()
+        self.numerics.is_fp32() && !self.bound.is_fused()
     }
 
     /// Whether no product of this site is quantized.
     pub(crate) fn is_fp32(&self) -> bool {
-        self.entry().numerics.is_fp32()
+        self.numerics.is_fp32()
+    }
+
+    /// What one feature of the left operand is multiplied by, if it is an [outlier](Session::set_outlier).
+    pub(crate) fn outlier(&self) -> Option<f32> {
+        let factor = f32::from_bits(self.entry().outlier.load(Ordering::Relaxed));
+        (factor != 1.0).then_some(factor)
     }
 
     /// Whether this use's operands are to be measured.
@@ -495,7 +606,7 @@ impl SiteUse {
     }
 
     pub(crate) fn numerics(&self, pass: Pass) -> &PassNumerics {
-        self.entry().numerics.pass(pass)
+        self.numerics.pass(pass)
     }
 
     pub(crate) fn site_index(&self) -> usize {
@@ -508,6 +619,10 @@ impl SiteUse {
 
     pub(crate) fn profiler(&self) -> MutexGuard<'_, Option<Profiler>> {
         self.bound.profiler()
+    }
+
+    pub(crate) fn sampler(&self) -> MutexGuard<'_, Sampler> {
+        self.bound.sampler()
     }
 
     /// The random bits of one operand of one pass: a function of seed, step, site, use, pass and operand, and of the

@@ -41,20 +41,29 @@ pub(crate) fn observe<const D: usize>(
     .apply(inputs)
 }
 
-/// Hands the three tensors of a site to the profiler.
+/// Hands the three tensors of a site to the profiler and to the sampler, whichever this step is due for.
 fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
-    let mut profiler = site.profiler();
-    let Some(profiler) = profiler.as_mut() else {
-        return;
-    };
+    let step = site.step();
     let started = Instant::now();
+    let mut profiler = site.profiler();
+    let mut profiler = profiler.as_mut().filter(|profiler| profiler.is_due(step));
+    let mut sampler = site.sampler();
+    let mut sampler = Some(&mut *sampler).filter(|sampler| sampler.is_active());
+    if profiler.is_none() && sampler.is_none() {
+        return;
+    }
     let whole = |tensor| finite_amax(&View::new(tensor, Axis::Row).operand());
     let amax = Amax {
         lhs: whole(&lhs),
         rhs: whole(&rhs),
         grad: whole(&grad),
     };
-    profiler.count_time(started.elapsed());
+    let spent = started.elapsed();
+    match (&mut profiler, &mut sampler) {
+        (Some(profiler), _) => profiler.count_time(spent),
+        (None, Some(sampler)) => sampler.count_time(spent),
+        (None, None) => {}
+    }
     for pass in Pass::ALL {
         let [left, right] = pass.operands().map(|role| match role {
             Role::Lhs => &lhs,
@@ -67,6 +76,11 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
             left: left.operand(),
             right: right.operand(),
         };
-        profiler.sample(site.site_index(), site.step(), pass, &operands, &amax);
+        if let Some(profiler) = &mut profiler {
+            profiler.sample(site.site_index(), step, pass, &operands, &amax);
+        }
+        if let Some(sampler) = &mut sampler {
+            sampler.sample(site.site_index(), step, pass, &operands, &amax);
+        }
     }
 }

@@ -16,6 +16,7 @@ use burn::tensor::Tensor;
 
 use crate::operation::{Input, Operation};
 use crate::session::SiteUse;
+use crate::storage::read;
 
 /// `lhs rhs` over the last two axes, as the current autocast's plan says for `site`; Burn's own `matmul` outside an
 /// autocast and where the plan does not know the site.
@@ -62,6 +63,13 @@ fn planned_product<const D: usize>(
     bias: Option<Tensor<1>>,
     right: Right,
 ) -> Tensor<D> {
+    let (lhs, rhs, right) = match site.outlier() {
+        None => (lhs, rhs, right),
+        Some(factor) => {
+            let (lhs, rhs) = with_outlier(lhs, read(rhs), factor);
+            (lhs, rhs, Right::Computed)
+        }
+    };
     let profiled = site
         .is_profiled()
         .then(|| (site.clone(), lhs.clone(), rhs.clone()));
@@ -85,6 +93,24 @@ fn planned_product<const D: usize>(
         }
         None => output,
     }
+}
+
+/// Operands of the same product, one of whose contracted features is larger on the left and smaller on the right.
+fn with_outlier<const D: usize>(
+    lhs: Tensor<D>,
+    rhs: Tensor<D>,
+    factor: f32,
+) -> (Tensor<D>, Tensor<D>) {
+    let depth = lhs.dims()[D - 1];
+    let features = |factor: f32, axis: usize| {
+        let mut factors = vec![1.0; depth];
+        factors[depth / 2] = factor;
+        let mut shape = [1; D];
+        shape[axis] = depth;
+        Tensor::<1>::from_floats(&factors[..], &lhs.device()).reshape(shape)
+    };
+    let (larger, smaller) = (features(factor, D - 1), features(factor.recip(), D - 2));
+    (lhs.mul(larger), rhs.mul(smaller))
 }
 
 /// A lookup table as its site stores it; the gradient passes straight through.
