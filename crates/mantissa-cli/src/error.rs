@@ -98,6 +98,24 @@ pub enum Error {
         /// Where the last checkpoint is.
         saved: String,
     },
+    /// Training went wrong again after it had been rolled back as often as it may.
+    #[error(
+        "training stopped at step {step}: {cause}, after {rollbacks} rollbacks; {} tells what was tried; to go on, lower the \
+         learning rate, or resume with --change-plan bf16 to see whether the numerics are the cause; {saved}",
+        decisions.display()
+    )]
+    Diverged {
+        /// The step that would have come next.
+        step: u64,
+        /// What is wrong.
+        cause: String,
+        /// How often the run was rolled back.
+        rollbacks: usize,
+        /// The decision log.
+        decisions: PathBuf,
+        /// Where the last good checkpoint is.
+        saved: String,
+    },
     /// The world of ranks cannot be joined.
     #[error(transparent)]
     World(#[from] mantissa::parallel::WorldError),

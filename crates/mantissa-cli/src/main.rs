@@ -28,6 +28,8 @@ static ALLOCATOR: Cap<MiMalloc> = Cap::new(MiMalloc, usize::MAX);
 /// The exit code of a training run that stopped because steps kept being skipped. 1 is any other failure, 2 a wrong command
 /// line.
 const STOPPED: u8 = 3;
+/// That of one that diverged more often than it may be rolled back.
+const DIVERGED: u8 = 4;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
             terminal::complain("error", &error);
             match error {
                 Error::Skips { .. } => ExitCode::from(STOPPED),
+                Error::Diverged { .. } => ExitCode::from(DIVERGED),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -354,3 +354,31 @@ fn ranks_profile_together() {
         ["plan", &profile, "-o", &plan].map(str::to_owned).to_vec(),
     )]);
 }
+
+/// The ranks see other rows, and must decide alike: they agree on the weights at every checkpoint, or end.
+#[test]
+fn ranks_are_guarded_together() {
+    let folder = Folder::new();
+    let config = folder.path("guarded.toml");
+    let longer = CONFIGURATION.replace("steps = 12", "steps = 60");
+    let text = longer.replace("mellempudi", "int8") + "[guard]\nevery = 5\n";
+    fs::write(&config, text).unwrap();
+    let out = folder.path("guarded");
+    let faults = [
+        "--config",
+        &config,
+        "--guard",
+        "--inject",
+        "outlier:head:1000@20",
+        "--inject",
+        "learning-rate:1000@40+4",
+        "--out",
+        &out,
+    ];
+    succeeded(&[(2, train(&faults))]);
+    let decisions = fs::read_to_string(Path::new(&out).join("decisions.jsonl")).unwrap();
+    for kind in ["promoted", "rolled_back"] {
+        assert!(decisions.contains(kind), "{decisions}");
+    }
+    assert_eq!(losses(&out).len(), 60);
+}

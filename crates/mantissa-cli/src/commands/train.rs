@@ -6,15 +6,19 @@ use indicatif::BinaryBytes;
 use mantissa::World;
 use mantissa::optimizer::StateFormats;
 use mantissa::parallel::Wire;
+use mantissa::plan::guard::{Divergence, Verdict};
 use mantissa::plan::{LossScaling, Plan};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
+use crate::training::guard::GuardSummary;
 use crate::training::memory::ExpectedMemory;
 use crate::training::ranks;
+use crate::training::rehearsal::Injection;
 use crate::training::trainer::open_source;
+use crate::training::watch::Watch;
 use crate::training::{
     PlanChange, Profiled, Profiling, Progress, RunConfig, RunFolder, SkipRecord, StepRecord,
     Trainer,
@@ -26,10 +30,16 @@ use crate::training::{
     after_help = "A run is its configuration: --config FILE, with the options of this command on top of it. The result \
                   is written to DIR/config.toml, so that the folder tells what was run and --resume needs nothing \
                   else. A resumed run continues bit for bit, from its newest checkpoint that is whole. --change-plan lets it \
-                  go on under another recipe or plan: scales calibrate anew, and DIR/plan-changes.jsonl says from which \
-                  step on.\n\n\
+                  go on under another recipe or plan: scales calibrate anew where the numerics differ, and DIR/decisions.jsonl says \
+                  from which step on.\n\n\
                   --profile measures the operands of every product in flight, under any recipe; `mantissa profile show` tells what \
                   was seen, `mantissa plan` chooses from it.\n\n\
+                  A plan is watched while it trains: every 50th step its operands are measured (DIR/measurements.jsonl), a \
+                  pass that stays out of budget gets safer numerics, and a run that diverges goes back to a checkpoint from \
+                  before, with a safer plan. Every change is in DIR/decisions.jsonl with its reason. After max_rollbacks the \
+                  next divergence stops the run with exit code 4. [guard] in a configuration file has the settings. \
+                  --inject rehearses it: scale:SITE:FACTOR@STEP multiplies a layer's weight, outlier:SITE:FACTOR@STEP one \
+                  feature of its input (and divides what reads it), learning-rate:FACTOR@STEP+STEPS the learning rate.\n\n\
                   A step whose gradients are not finite is skipped, with its cause. After max_skips of them in a row training \
                   stops with exit code 3, a diagnosis and a checkpoint whose weights are finite.\n\n\
                   Built with --features mpi it trains on several ranks: each takes its share of every batch, and all come to \
@@ -37,6 +47,7 @@ use crate::training::{
                   mantissa train --data text:book.txt --recipe bf16 --out runs/bf16\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --model bert-mini --steps 5000 --out runs/fp8\n  \
                   mantissa train --data text:book.txt --plan plan.toml --out runs/plan\n  \
+                  mantissa train --plan plan.toml --inject outlier:head:1000@120 --out runs/rehearsal\n  \
                   mantissa train --data text:book.txt --recipe bf16 --profile --out runs/measured\n  \
                   mantissa train --resume --out runs/fp8\n  \
                   mantissa train --resume --out runs/fp8 --change-plan bf16\n  \
@@ -53,13 +64,23 @@ pub struct Args {
     /// Go on under another recipe (its name or file) or plan file
     #[arg(long, value_name = "RECIPE|PLAN.toml", requires = "resume")]
     change_plan: Option<String>,
-    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, memory, step, and at the end profile, peak_memory and
-    /// summary, or stopped
+    /// Print JSON events to stdout, one a line and nothing else: warning, plan_changed, memory, step, guard, decision, and at the
+    /// end profile, peak_memory, guard_summary and summary, or stopped
     #[arg(long)]
     json: bool,
     /// Threads to compute with; the numbers do not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Watch the numerics while training, and change them where they are out of budget; a plan's are watched anyway
+    #[arg(long, conflicts_with_all = ["no_guard", "resume"])]
+    guard: bool,
+    /// Train under the plan as it is
+    #[arg(long, conflicts_with = "resume")]
+    no_guard: bool,
+    /// Rehearse a fault: scale:SITE:FACTOR@STEP, outlier:SITE:FACTOR@STEP or learning-rate:FACTOR@STEP[+STEPS]; may be given
+    /// several times
+    #[arg(long, value_name = "FAULT", conflicts_with = "resume")]
+    inject: Vec<Injection>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -197,8 +218,9 @@ enum Event<'a> {
         /// The step that would have come next.
         step: u64,
         cause: &'a str,
+        /// Of a run that skipped one step after the other.
         #[serde(flatten)]
-        skip: &'a SkipRecord,
+        skip: Option<&'a SkipRecord>,
         /// The last checkpoint, if there is any.
         checkpoint: Option<&'a Path>,
     },
@@ -212,6 +234,9 @@ struct Summary {
     loss_floor: Option<f64>,
     unigram_loss: f64,
     skipped_steps: u64,
+    /// What the guard did, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<GuardSummary>,
     loss_scale: f32,
     diverged: bool,
     out: PathBuf,
@@ -247,6 +272,10 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             None => RunConfig::default(),
         };
         args.configuration.apply(&mut config);
+        if args.guard || args.no_guard {
+            config.numerics.guard = Some(args.guard);
+        }
+        config.training.inject.extend(args.inject);
         config.profile.every = args.profile.or(config.profile.every);
         config.check()?;
         config.resolve_paths(Path::new(""))?;
@@ -279,6 +308,12 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         let expected = &expected;
         terminal::print_json(&Event::Memory { expected }, false)?;
     }
+    trainer.set_guard(config.is_guarded().then(|| config.guard.clone()));
+    let mut watch = Watch::start(&folder, &trainer, &progress, as_json)?;
+    // A watched run can always go back to its beginning.
+    if trainer.guarding().is_some() && trainer.progress().step == 0 {
+        trainer.save(&folder, config.checkpoints.keep)?;
+    }
     let mut log = match world.is_first() {
         true => Some(folder.open_log(trainer.progress().step)?),
         false => None,
@@ -307,6 +342,21 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             progress.line(&format!("step {:>6}/{steps}  loss {loss}", record.step));
         }
 
+        match watch.follow(&mut trainer, &record)? {
+            Verdict::GoOn => {}
+            Verdict::Diverged(divergence) => {
+                trainer = watch.roll_back(trainer, &config, &divergence)?;
+                if log.is_some() {
+                    log = Some(folder.open_log(trainer.progress().step)?);
+                }
+                bar.set_position(trainer.progress().step);
+                continue;
+            }
+            Verdict::GiveUp(divergence) => {
+                bar.finish_and_clear();
+                return Err(diverged(as_json, &trainer, &folder, &divergence)?);
+            }
+        }
         let step = trainer.progress().step;
         let keep = config.checkpoints.keep;
         let due = step.is_multiple_of(config.checkpoints.every) || step == steps;
@@ -346,6 +396,7 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
     if !world.is_first() {
         return Ok(());
     }
+    watch.finish(&trainer)?;
     let final_loss = trainer.evaluate();
     let unigram_loss = trainer.source().unigram_loss();
     let summary = Summary {
@@ -354,6 +405,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         loss_floor: trainer.source().floor(),
         unigram_loss,
         skipped_steps: trainer.progress().skipped,
+        guard: trainer
+            .guarding()
+            .map(|_| GuardSummary::of(trainer.decisions())),
         loss_scale: trainer.loss_scale(),
         diverged: has_diverged(final_loss, unigram_loss),
         out: folder.path().to_owned(),
@@ -439,7 +493,6 @@ fn resume(
         // The checkpoint first: a run that is killed in between goes on as it was, and can be changed again.
         trainer.save(&folder, config.checkpoints.keep)?;
         if world.is_first() {
-            folder.log_plan_change(change)?;
             trainer.plan().save(folder.plan())?;
             folder.write_config(&config)?;
         }
@@ -467,7 +520,7 @@ fn stopped(
         let event = Event::Stopped {
             step,
             cause,
-            skip,
+            skip: Some(skip),
             checkpoint: checkpoint.as_deref(),
         };
         terminal::print_json(&event, false)?;
@@ -489,6 +542,36 @@ fn stopped(
         cause: cause.to_owned(),
         remedy: skip.remedy.clone(),
         saved,
+    })
+}
+
+/// Tells that a run diverged once too often, and what is left of it.
+fn diverged(
+    as_json: bool,
+    trainer: &Trainer,
+    folder: &RunFolder,
+    divergence: &Divergence,
+) -> Result<Error, Error> {
+    let checkpoint = trainer.give_up(folder, divergence)?;
+    let step = trainer.progress().step;
+    if as_json {
+        let event = Event::Stopped {
+            step,
+            cause: &divergence.reason,
+            skip: None,
+            checkpoint: checkpoint.as_deref(),
+        };
+        terminal::print_json(&event, false)?;
+    }
+    Ok(Error::Diverged {
+        step,
+        cause: divergence.reason.clone(),
+        rollbacks: GuardSummary::of(trainer.decisions()).rollbacks,
+        decisions: folder.decisions(),
+        saved: match checkpoint {
+            Some(path) => format!("the last checkpoint from before is {}", path.display()),
+            None => "there is no checkpoint from before".to_owned(),
+        },
     })
 }
 

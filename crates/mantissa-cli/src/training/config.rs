@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use mantissa::optimizer::{ParameterGroup, ParameterGroups, StateFormats};
 use mantissa::parallel::Wire;
-use mantissa::plan::{LossScaling, Rule, StorageTable};
+use mantissa::plan::{LossScaling, Rule, StorageTable, guard};
 use mantissa_zoo::{BatchShape, BertConfig};
 use serde::{Deserialize, Serialize};
 
+use super::rehearsal::Injection;
 use super::schedule::Schedule;
 use crate::error::Error;
 
@@ -31,6 +32,8 @@ pub struct RunConfig {
     pub parameters: ParameterConfig,
     /// In which numerics.
     pub numerics: NumericsConfig,
+    /// How the numerics are watched, and when they change.
+    pub guard: guard::Settings,
     /// When it is saved.
     pub checkpoints: CheckpointConfig,
     /// Whether its operands are measured.
@@ -166,6 +169,9 @@ pub struct TrainingConfig {
     pub max_skips: u64,
     /// In which format gradients travel between ranks; f32 where it is not given.
     pub wire: Wire,
+    /// Faults on purpose, to rehearse.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inject: Vec<Injection>,
 }
 
 /// Which parameters learn in their own way: `[[parameters.groups]]`.
@@ -202,6 +208,9 @@ pub struct NumericsConfig {
     /// and the second's with a comma between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub states: Option<StateFormats>,
+    /// Whether the numerics are watched while training; a plan's are and a recipe's are not where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<bool>,
 }
 
 /// When it is saved.
@@ -232,6 +241,7 @@ impl Default for RunConfig {
             training: TrainingConfig::default(),
             parameters: ParameterConfig::default(),
             numerics: NumericsConfig::default(),
+            guard: guard::Settings::default(),
             checkpoints: CheckpointConfig::default(),
             profile: ProfileConfig::default(),
         }
@@ -276,6 +286,7 @@ impl Default for TrainingConfig {
             seed: 0,
             max_skips: 100,
             wire: Wire::F32,
+            inject: Vec::new(),
         }
     }
 }
@@ -410,9 +421,15 @@ impl RunConfig {
         } else if self.numerics.sources() > 1 {
             "a run has a recipe, a plan or rules of its own, not more than one of them"
         } else {
-            return Ok(());
+            return self.guard.check().map_err(Error::Usage);
         };
         Err(Error::Usage(problem.to_owned()))
+    }
+
+    /// Whether the numerics are watched while training.
+    pub fn is_guarded(&self) -> bool {
+        let numerics = &self.numerics;
+        numerics.guard.unwrap_or(numerics.plan.is_some())
     }
 
     /// The sizes of the network for a vocabulary.

@@ -4,7 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use mantissa::plan::Decision;
+use mantissa::plan::guard::Measurement;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::config::RunConfig;
 use super::trainer::StepRecord;
@@ -109,22 +112,25 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
-    /// The plan changes, one JSON object each.
-    pub fn plan_changes(&self) -> PathBuf {
-        self.path.join("plan-changes.jsonl")
+    /// What was decided about the numerics, one JSON object each.
+    pub fn decisions(&self) -> PathBuf {
+        self.path.join("decisions.jsonl")
     }
 
-    /// Appends a plan change.
-    pub fn log_plan_change(&self, change: &impl Serialize) -> Result<(), Error> {
-        let path = self.plan_changes();
-        let mut lines = match fs::read_to_string(&path) {
-            Ok(lines) => lines,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(Error::Read { path, source }),
-        };
-        lines += &serde_json::to_string(change).expect("a change has no map with odd keys");
-        lines.push('\n');
-        write(&path, lines.as_bytes())
+    /// What the guard measured, one JSON object for each pass.
+    pub fn measurements(&self) -> PathBuf {
+        self.path.join("measurements.jsonl")
+    }
+
+    /// Opens the log of decisions, with those that were made so far.
+    pub fn open_decisions(&self, made: &[Decision]) -> Result<Log, Error> {
+        let lines: String = made.iter().map(line).collect();
+        Log::open(self.decisions(), &lines)
+    }
+
+    /// Opens the measurements for the steps from `next_step` on, as [`open_log`](Self::open_log) does the log.
+    pub fn open_measurements(&self, next_step: u64) -> Result<Log, Error> {
+        Log::open_before::<Measurement>(self.measurements(), |measured| measured.step < next_step)
     }
 
     /// The report page.
@@ -170,25 +176,7 @@ impl RunFolder {
     /// Opens the log for the steps from `next_step` on: what a killed run logged after its last checkpoint is
     /// dropped, since those steps will be taken again.
     pub fn open_log(&self, next_step: u64) -> Result<Log, Error> {
-        let path = self.log();
-        let kept: String = match fs::read_to_string(&path) {
-            Ok(text) => text
-                .lines()
-                .filter(|line| {
-                    serde_json::from_str::<StepRecord>(line)
-                        .is_ok_and(|record| record.step < next_step)
-                })
-                .map(|line| format!("{line}\n"))
-                .collect(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(Error::Read { path, source }),
-        };
-        write(&path, kept.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&path);
-        match file {
-            Ok(file) => Ok(Log { path, file }),
-            Err(source) => Err(Error::Write { path, source }),
-        }
+        Log::open_before::<StepRecord>(self.log(), |record| record.step < next_step)
     }
 }
 
@@ -199,24 +187,62 @@ pub fn folder_name(name: &str) -> String {
     words.join("-")
 }
 
-/// The log of a run, open for the next step.
+/// A file of one JSON object a line, open for the next one.
 pub struct Log {
     path: PathBuf,
     file: File,
 }
 
 impl Log {
-    /// Appends a step.
-    pub fn push(&mut self, record: &StepRecord) -> Result<(), Error> {
-        let mut line = serde_json::to_string(record).expect("a record has no map with odd keys");
-        line.push('\n');
+    /// Goes on with those lines of a file that `keep` keeps; half-written ones are dropped.
+    fn open_before<T: DeserializeOwned>(
+        path: PathBuf,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<Self, Error> {
+        let kept: String = match fs::read_to_string(&path) {
+            Ok(text) => text
+                .lines()
+                .filter(|line| serde_json::from_str(line).is_ok_and(|line| keep(&line)))
+                .map(|line| format!("{line}\n"))
+                .collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        Self::open(path, &kept)
+    }
+
+    /// Goes on after these lines.
+    fn open(path: PathBuf, lines: &str) -> Result<Self, Error> {
+        write(&path, lines.as_bytes())?;
+        match OpenOptions::new().append(true).open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Error::Write { path, source }),
+        }
+    }
+
+    /// Appends a line.
+    pub fn push(&mut self, record: &impl Serialize) -> Result<(), Error> {
+        self.append(&line(record))
+    }
+
+    /// Appends some lines at once.
+    pub fn extend<T: Serialize>(&mut self, records: &[T]) -> Result<(), Error> {
+        let lines: String = records.iter().map(line).collect();
+        self.append(&lines)
+    }
+
+    fn append(&mut self, lines: &str) -> Result<(), Error> {
         self.file
-            .write_all(line.as_bytes())
+            .write_all(lines.as_bytes())
             .map_err(|source| Error::Write {
                 path: self.path.clone(),
                 source,
             })
     }
+}
+
+fn line(record: &impl Serialize) -> String {
+    serde_json::to_string(record).expect("a record has no map with odd keys") + "\n"
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {

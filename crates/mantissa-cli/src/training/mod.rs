@@ -3,15 +3,18 @@
 pub mod config;
 pub mod cores;
 pub mod folder;
+pub mod guard;
 pub mod memory;
 pub mod plan_change;
 pub mod profiling;
 pub mod progress;
 pub mod ranks;
+pub mod rehearsal;
 pub mod schedule;
 pub mod skip;
 pub mod study;
 pub mod trainer;
+pub mod watch;
 
 pub use config::RunConfig;
 pub use folder::RunFolder;

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use mantissa::plan::{Plan, Source};
+use mantissa::plan::decision::Change;
+use mantissa::plan::{Decision, Plan, Source};
 use serde::Serialize;
 
-/// From which step on a run has another plan, and how much of it differs: a line of `plan-changes.jsonl`, and of
-/// `--json`.
+/// From which step on a run has another plan, and how much of it differs: an event of `--json`, and in
+/// words a decision.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlanChange {
     /// The first step under the new plan.
@@ -45,6 +46,19 @@ impl PlanChange {
             states,
             storage,
         })
+    }
+}
+
+impl From<&PlanChange> for Decision {
+    fn from(change: &PlanChange) -> Self {
+        Self {
+            step: change.step,
+            reason: change.to_string(),
+            change: Change::PlanChanged {
+                sites: change.sites.clone(),
+            },
+            evidence: None,
+        }
     }
 }
 

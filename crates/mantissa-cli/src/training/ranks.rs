@@ -13,8 +13,14 @@ use crate::error::Error;
 /// this rank meets ends all.
 pub fn together(world: &World, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     match work() {
-        Err(Error::Skips { .. } | Error::Disagreement(_)) if !world.is_first() => Ok(()),
-        Err(error @ (Error::Skips { .. } | Error::Disagreement(_))) => Err(error),
+        Err(Error::Skips { .. } | Error::Diverged { .. } | Error::Disagreement(_))
+            if !world.is_first() =>
+        {
+            Ok(())
+        }
+        Err(error @ (Error::Skips { .. } | Error::Diverged { .. } | Error::Disagreement(_))) => {
+            Err(error)
+        }
         Err(error) if world.size() > 1 => world.abort(&error.to_string()),
         done => done,
     }

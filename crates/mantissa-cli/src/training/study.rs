@@ -99,6 +99,12 @@ impl Study {
             options.clone().apply(&mut config);
             config.resolve_paths(Path::new(""))?;
             config.check().map_err(|error| in_row(error.to_string()))?;
+            if config.numerics.guard == Some(true) {
+                return Err(in_row(
+                    "a comparison trains every row in its numerics as they are; leave out `guard`"
+                        .to_owned(),
+                ));
+            }
             rows.push(Row { name, config });
         }
         Ok(Self {
@@ -168,6 +174,10 @@ mod tests {
             (
                 "schema = 1\n[[rows]]\nname = \"a b\"\n[[rows]]\nname = \"a-b\"",
                 "too near",
+            ),
+            (
+                "schema = 1\n[[rows]]\nname = \"a\"\nrun.numerics.guard = true",
+                "row `a`: a comparison",
             ),
             ("schema = 1\n[[rows]]\nname = \"--\"", "a letter or a digit"),
         ] {

@@ -1,13 +1,13 @@
 //! The training loop's state, and one step of it.
 
 use burn::tensor::Device;
-use mantissa::checkpoint::{self, Progress, SetAside};
+use mantissa::checkpoint::{self, Checkpoint, Decided, Progress, SetAside};
 use mantissa::memory::ParameterMemory;
 use mantissa::optimizer::{
     AdamWConfig, MasterOptimizer, ParameterGroups, Step, non_finite_weights,
 };
 use mantissa::parallel::Share;
-use mantissa::plan::{Plan, PlanError, Profile, Recipe, Site};
+use mantissa::plan::{Decision, Guard, Plan, PlanError, Profile, Recipe, Site};
 use mantissa::profiler::{Profiler, ProfilerConfig};
 use mantissa::{LossScaler, Session, World, storage};
 use mantissa_zoo::{
@@ -19,9 +19,11 @@ use std::path::{Path, PathBuf};
 
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
+use super::guard::Guarding;
 use super::memory::{ExpectedMemory, Watch, first_sequences};
 use super::plan_change::PlanChange;
 use super::ranks;
+use super::rehearsal::Injection;
 use super::schedule::Schedule;
 use super::skip::SkipRecord;
 use crate::error::Error;
@@ -29,19 +31,23 @@ use crate::error::Error;
 /// A run between two steps.
 pub struct Trainer {
     model: Bert,
-    session: Session,
-    world: World,
+    pub(super) session: Session,
+    pub(super) world: World,
     /// This rank's sequences of every batch.
     share: Share,
     optimizer: MasterOptimizer,
     scaler: LossScaler,
-    plan: Plan,
+    pub(super) plan: Plan,
+    /// Every decision about the plan so far.
+    pub(super) decisions: Vec<Decision>,
+    pub(super) guarding: Option<Guarding>,
+    rehearsal: Vec<Injection>,
     schedule: Schedule,
-    source: Source,
-    progress: Progress,
+    pub(super) source: Source,
+    pub(super) progress: Progress,
     device: Device,
     drops: bool,
-    memory: Watch,
+    pub(super) memory: Watch,
 }
 
 /// A run that goes on.
@@ -195,7 +201,10 @@ impl Trainer {
             share: session.share(config.training.batch_size)?,
             model,
             session,
+            rehearsal: rehearsal(config, &plan)?,
             plan,
+            decisions: Vec::new(),
+            guarding: None,
             source,
             device,
             drops: config.model.dropout > 0.0,
@@ -211,36 +220,52 @@ impl Trainer {
         folder: &RunFolder,
         changes_plan: bool,
     ) -> Result<Resumed, Error> {
+        Self::go_on(config, source, folder, u64::MAX, |model, _| {
+            let configured = changes_plan.then(|| configured_plan(config, model));
+            configured.transpose()
+        })
+    }
+
+    /// A run that goes on from its newest whole checkpoint of a step before `before`, or from its first step if it has none;
+    /// under the plan that `replan` makes of what was saved, else under its own.
+    pub(super) fn go_on(
+        config: &RunConfig,
+        source: Source,
+        folder: &RunFolder,
+        before: u64,
+        replan: impl FnOnce(&Bert, Option<&Checkpoint<Bert>>) -> Result<Option<Plan>, Error>,
+    ) -> Result<Resumed, Error> {
         let memory = Watch::start();
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
             .init(config.training.seed, &device)?;
-        let configured = changes_plan.then(|| configured_plan(config, &model));
-        let configured = configured.transpose()?;
-        let Some(latest) = checkpoint::load_latest(&folder.checkpoints(), &model)? else {
+        let checkpoints = folder.checkpoints();
+        let Some(latest) = checkpoint::load_latest_before(&checkpoints, before, &model)? else {
             let saved = Plan::load(folder.plan())?;
-            let plan_change = configured
+            let replanned = replan(&model, None)?;
+            let plan_change = replanned
                 .as_ref()
                 .and_then(|plan| PlanChange::between(&saved, plan, 0));
+            let mut trainer = Self::new(config, source, Some(replanned.unwrap_or(saved)))?;
+            trainer.decisions.extend(plan_change.iter().map(Into::into));
             return Ok(Resumed {
-                trainer: Self::new(config, source, Some(configured.unwrap_or(saved)))?,
+                trainer,
                 damaged: Vec::new(),
                 plan_change,
             });
         };
-        let saved = latest.checkpoint;
+        let mut saved = latest.checkpoint;
         tracing::info!(checkpoint = %latest.path.display(), step = saved.progress.step, "resumed");
-        let plan_change = configured
+        let replanned = replan(&model, Some(&saved))?;
+        let plan_change = replanned
             .as_ref()
             .and_then(|plan| PlanChange::between(&saved.plan, plan, saved.progress.step));
-        let plan = configured.unwrap_or_else(|| saved.plan.clone());
+        let plan = replanned.unwrap_or_else(|| saved.plan.clone());
         let model = storage::store(saved.model, &plan).map_err(PlanError::from)?;
         let session = Session::bind(&model, &plan, saved.progress.seed)?;
         // Under other numerics the amaxes calibrate anew, and a loss scale found under another loss scaling says little.
-        if plan_change.is_none() {
-            session.restore_amaxes(saved.amaxes);
-        }
+        session.restore_amaxes(saved.amaxes.carried_over(&saved.plan, &plan));
         let scaler = if plan.loss_scaling == saved.plan.loss_scaling {
             saved.scaler
         } else {
@@ -252,6 +277,12 @@ impl Trainer {
         } else {
             optimizer.convert_record(saved.optimizer)?
         };
+        let guarding = saved.guard.map(|state| {
+            let mut guard = Guard::from_state(config.guard.clone(), state);
+            guard.plan_changed(&saved.plan, &plan);
+            Guarding::new(guard)
+        });
+        saved.decisions.extend(plan_change.iter().map(Into::into));
         let trainer = Self {
             optimizer,
             scaler,
@@ -261,7 +292,10 @@ impl Trainer {
             world: World::alone(),
             share: session.share(config.training.batch_size)?,
             session,
+            rehearsal: rehearsal(config, &plan)?,
             plan,
+            decisions: saved.decisions,
+            guarding,
             source,
             device,
             drops: config.model.dropout > 0.0,
@@ -293,12 +327,18 @@ impl Trainer {
         if self.drops {
             self.device.seed(self.progress.seed ^ step.rotate_left(32));
         }
+        self.rehearse(step);
+        self.prepare_measurement(step);
         self.session.begin_step(step);
         let batch = self.source.masked().rows(step, self.share.rows());
         let loss = self.session.autocast(|| self.model.forward_loss(&batch));
         let loss = self.share.part(loss);
         self.memory.sample();
-        let learning_rate = self.schedule.learning_rate(self.progress.applied);
+        let injected = self.rehearsal.iter();
+        let factor: f64 = injected
+            .map(|injection| injection.learning_rate_factor(step, &self.decisions))
+            .product();
+        let learning_rate = factor * self.schedule.learning_rate(self.progress.applied);
         let loss_scale = self.scaler.loss_scale();
         let gradients = self.scaler.scale(loss).backward();
         self.memory.sample();
@@ -327,6 +367,24 @@ impl Trainer {
             skipped: cause.is_some(),
             skip: cause.as_ref().map(SkipRecord::of),
             cause: cause.map(|cause| cause.to_string()),
+        }
+    }
+
+    /// Does what is to be rehearsed at the beginning of `step`.
+    fn rehearse(&mut self, step: u64) {
+        self.rehearse_lasting(step);
+        for injection in &self.rehearsal {
+            let model = self.model.clone();
+            let model = injection.strike(step, &self.decisions, &self.plan, model);
+            self.model = model.expect("injections were checked with the plan");
+        }
+    }
+
+    /// Of what is to be rehearsed, that which lasts and is there at `step`.
+    fn rehearse_lasting(&self, step: u64) {
+        for injection in &self.rehearsal {
+            let done = injection.last(step, &self.session);
+            done.expect("injections were checked with the plan");
         }
     }
 
@@ -363,6 +421,7 @@ impl Trainer {
 
     /// Mean loss on the evaluation set, computed in the plan's numerics.
     pub fn evaluate(&self) -> f64 {
+        self.rehearse_lasting(self.progress.step);
         self.session.begin_step(self.progress.step);
         self.session
             .autocast(|| self.model.evaluate(self.source.masked().evaluation()))
@@ -383,11 +442,20 @@ impl Trainer {
             &self.session,
             &self.optimizer,
             &self.scaler,
-            &self.plan,
+            Decided {
+                plan: &self.plan,
+                decisions: &self.decisions,
+                guard: self.guarding.as_ref().map(Guarding::state),
+            },
             self.progress,
         )?;
         tracing::info!(checkpoint = %saved.display(), "saved");
-        checkpoint::prune(&checkpoints, keep)?;
+        let guarding = self.guarding.as_ref();
+        // A run in trouble may have to go back to before all that it saves now.
+        if !guarding.is_some_and(Guarding::is_in_trouble) {
+            let at_least = if guarding.is_some() { 2 } else { 1 };
+            checkpoint::prune(&checkpoints, keep.max(at_least))?;
+        }
         Ok(Some(saved))
     }
 
@@ -450,9 +518,19 @@ impl Trainer {
         &self.plan
     }
 
+    /// Every decision about it so far.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
     /// The products of the model.
     pub fn sites(&self) -> Vec<Site> {
         mantissa::sites(&self.model)
+    }
+
+    /// Whether this is the rank that writes.
+    pub fn is_first(&self) -> bool {
+        self.world.is_first()
     }
 
     /// The data.
@@ -464,6 +542,15 @@ impl Trainer {
     pub fn idle_sites(&self) -> Vec<String> {
         self.session.idle_sites()
     }
+}
+
+/// The faults to inject, which the plan's sites must know.
+fn rehearsal(config: &RunConfig, plan: &Plan) -> Result<Vec<Injection>, Error> {
+    let injections = config.training.inject.clone();
+    injections
+        .iter()
+        .try_for_each(|injection| injection.check(plan))?;
+    Ok(injections)
 }
 
 fn optimizer(config: &RunConfig, plan: &Plan, model: &Bert) -> Result<MasterOptimizer, Error> {

@@ -102,12 +102,18 @@ fn a_plan_changes_when_asked_for_and_leaves_a_record() {
     );
 
     let recorded: Value = serde_json::from_str(
-        fs::read_to_string(run.join("plan-changes.jsonl"))
+        fs::read_to_string(run.join("decisions.jsonl"))
             .unwrap()
             .trim(),
     )
     .unwrap();
-    assert_eq!(recorded["to"], "recipe fp16");
+    assert_eq!(recorded["kind"], "plan_changed");
+    assert_eq!(recorded["sites"], change["sites"]);
+    let reason = recorded["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("from recipe fp16, not from recipe fp8-delayed"),
+        "{reason}"
+    );
     let plan = fs::read_to_string(run.join("plan.toml")).unwrap();
     assert!(plan.contains("fp16") && !plan.contains("e4m3"), "{plan}");
     // The change stays, and the same plan is none.

@@ -5,6 +5,7 @@ mod cast;
 mod checkpoints;
 mod compare;
 mod formats;
+mod guard;
 mod inspect;
 mod memory;
 mod profile;
