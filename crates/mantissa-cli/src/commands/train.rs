@@ -8,8 +8,10 @@ use mantissa::optimizer::StateFormats;
 use mantissa::parallel::Wire;
 use mantissa::plan::{LossScaling, Plan};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::error::Error;
+use crate::report;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
 use crate::training::memory::ExpectedMemory;
@@ -204,9 +206,9 @@ enum Event<'a> {
     },
 }
 
-/// What a finished run came to.
+/// What a finished run came to: `summary.json` in its folder.
 #[derive(Debug, Serialize)]
-struct Summary {
+pub struct Summary {
     steps: u64,
     final_loss: Option<f64>,
     loss_floor: Option<f64>,
@@ -215,6 +217,23 @@ struct Summary {
     loss_scale: f32,
     diverged: bool,
     out: PathBuf,
+}
+
+impl Summary {
+    /// Of a run at its end, whose evaluation loss is `final_loss`.
+    pub fn of(trainer: &Trainer, final_loss: f64, folder: &RunFolder) -> Self {
+        let unigram_loss = trainer.source().unigram_loss();
+        Self {
+            steps: trainer.progress().step,
+            final_loss: Some(final_loss).filter(|loss| loss.is_finite()),
+            loss_floor: trainer.source().floor(),
+            unigram_loss,
+            skipped_steps: trainer.progress().skipped,
+            loss_scale: trainer.loss_scale(),
+            diverged: has_diverged(final_loss, unigram_loss),
+            out: folder.path().to_owned(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -261,7 +280,7 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             folder.write_config(&config)?;
             folder
         } else {
-            RunFolder::of_another_rank(&args.out)
+            RunFolder::at(&args.out)
         };
         (folder, config, trainer)
     };
@@ -278,6 +297,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
     if as_json {
         let expected = &expected;
         terminal::print_json(&Event::Memory { expected }, false)?;
+    }
+    if world.is_first() {
+        folder.write_json("memory.json", &json!({ "expected": expected }))?;
     }
     let mut log = match world.is_first() {
         true => Some(folder.open_log(trainer.progress().step)?),
@@ -313,6 +335,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         if due && let Some(profiling) = &mut profiling {
             profiling.save(&trainer)?;
         }
+        if due && world.is_first() {
+            folder.write_json("timing.json", trainer.timing())?;
+        }
         if due && trainer.save(&folder, keep)?.is_none() {
             progress.line(&format!(
                 "warning: no checkpoint at step {step}: the weights are not finite"
@@ -347,18 +372,15 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         return Ok(());
     }
     let final_loss = trainer.evaluate();
-    let unigram_loss = trainer.source().unigram_loss();
-    let summary = Summary {
-        steps,
-        final_loss: Some(final_loss).filter(|loss| loss.is_finite()),
-        loss_floor: trainer.source().floor(),
-        unigram_loss,
-        skipped_steps: trainer.progress().skipped,
-        loss_scale: trainer.loss_scale(),
-        diverged: has_diverged(final_loss, unigram_loss),
-        out: folder.path().to_owned(),
-    };
+    let summary = Summary::of(&trainer, final_loss, &folder);
     folder.write_summary(&summary)?;
+    let memory = json!({ "expected": expected, "peak": trainer.peak_memory() });
+    folder.write_json("memory.json", &memory)?;
+    // The report can be made again, so that it is no reason to fail after all that training.
+    match report::page_of(folder.path()).and_then(|page| folder.write_report(&page)) {
+        Ok(()) => progress.line(&format!("report  {}", folder.report().display())),
+        Err(error) => progress.line(&format!("warning: no report was written: {error}")),
+    }
     if as_json {
         let bytes = trainer.peak_memory();
         terminal::print_json(&Event::PeakMemory { bytes }, false)?;
@@ -368,8 +390,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             .loss_floor
             .map_or(String::new(), |floor| format!(", floor {floor:.4}"));
         terminal::print(&format!(
-            "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {unigram_loss:.4}{floor}), {} \
+            "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {:.4}{floor}), {} \
              skipped, {} of memory at most; the run is in {}\n",
+            summary.unigram_loss,
             summary.skipped_steps,
             BinaryBytes(trainer.peak_memory() as u64),
             folder.path().display()

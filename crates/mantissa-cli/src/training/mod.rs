@@ -11,6 +11,7 @@ pub mod ranks;
 pub mod schedule;
 pub mod skip;
 pub mod study;
+pub mod timing;
 pub mod trainer;
 
 pub use config::RunConfig;

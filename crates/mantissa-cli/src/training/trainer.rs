@@ -16,6 +16,7 @@ use mantissa_zoo::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
@@ -24,6 +25,7 @@ use super::plan_change::PlanChange;
 use super::ranks;
 use super::schedule::Schedule;
 use super::skip::SkipRecord;
+use super::timing::Timing;
 use crate::error::Error;
 
 /// A run between two steps.
@@ -42,6 +44,7 @@ pub struct Trainer {
     device: Device,
     drops: bool,
     memory: Watch,
+    timing: Timing,
 }
 
 /// A run that goes on.
@@ -200,6 +203,7 @@ impl Trainer {
             device,
             drops: config.model.dropout > 0.0,
             memory,
+            timing: Timing::default(),
         })
     }
 
@@ -266,6 +270,7 @@ impl Trainer {
             device,
             drops: config.model.dropout > 0.0,
             memory,
+            timing: Timing::default(),
         };
         Ok(Resumed {
             trainer,
@@ -294,19 +299,25 @@ impl Trainer {
             self.device.seed(self.progress.seed ^ step.rotate_left(32));
         }
         self.session.begin_step(step);
+        let began = Instant::now();
         let batch = self.source.masked().rows(step, self.share.rows());
+        let drawn = Instant::now();
         let loss = self.session.autocast(|| self.model.forward_loss(&batch));
         let loss = self.share.part(loss);
         self.memory.sample();
+        let forward = Instant::now();
         let learning_rate = self.schedule.learning_rate(self.progress.applied);
         let loss_scale = self.scaler.loss_scale();
         let gradients = self.scaler.scale(loss).backward();
         self.memory.sample();
+        let backward = Instant::now();
         let outcome =
             self.optimizer
                 .step(learning_rate, &mut self.model, gradients, &mut self.scaler);
 
         self.memory.sample();
+        let moments = [began, drawn, forward, backward, Instant::now()];
+        self.timing.add(moments);
 
         self.progress.step += 1;
         let (loss, cause) = match outcome {
@@ -359,6 +370,11 @@ impl Trainer {
     /// The most bytes that were allocated since the model was made, between the parts of any step.
     pub fn peak_memory(&self) -> usize {
         self.memory.peak()
+    }
+
+    /// Where the time of the steps went.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     /// Mean loss on the evaluation set, computed in the plan's numerics.
