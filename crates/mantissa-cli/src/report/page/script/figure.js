@@ -63,7 +63,7 @@ function point(chart, place) {
   element("spoken").textContent = place.text.replaceAll("\n", ", ");
 }
 
-const tipStyle = { fill: "var(--panel)", stroke: "var(--rule)", textPadding: 9, lineHeight: 1.35, fontSize: 12, pathFilter: "drop-shadow(0 2px 6px rgb(0 0 0 / .18))" };
+const tipStyle = { fill: "var(--panel)", stroke: "var(--rule)", textPadding: 9, lineHeight: 1.35, lineWidth: 42, fontSize: 12, pathFilter: "drop-shadow(0 2px 6px rgb(0 0 0 / .18))" };
 
 // The same numbers as a table, for those who do not see the chart or want to copy them.
 function numbers(host, numbersOf) {

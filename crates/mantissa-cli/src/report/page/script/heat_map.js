@@ -59,6 +59,7 @@ part(() => {
   const has = (metric) => measured?.rows.some((row) => (metric.perOperand ? row.operands : [row]).some((one) => metric.of(one).some(known)));
   choice("metric", "metric", Object.entries(metrics).filter(([, metric]) => has(metric)).map(([key, metric]) => [key, metric.name]));
   choice("heat-pass", "pass", [["all", "all passes"], ...Object.keys(passNames).map((pass) => [pass, pass])]);
+  element("metric").form.hidden = !measured?.rows.length;
   const from = element("heat-source");
   const lack = lacking("measurements.jsonl");
   from.replaceChildren(...!measured ? [] : measured.from_profile
@@ -168,6 +169,7 @@ function moveInHeat(event) {
   chosen.row = rows[r].key;
   markHeatRow();
   drawHeatDetail();
+  chart.querySelector(".heat-cell").scrollIntoView({ block: "nearest", behavior: "instant" });
   point(chart, { x: chart.scale("x").apply(c + 0.5), y: chart.scale("y").apply(rows[r].y + 0.5), text: cellText(measured, metric, rows[r], columns[c]) });
 }
 

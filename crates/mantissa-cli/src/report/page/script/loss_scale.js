@@ -14,7 +14,7 @@ part(() => {
     if (!scale.length && !skips.length) return run.history.end ? "This run does not scale its loss." : "No step is logged yet.";
     const rows = points.map(([step, value]) => ({ step, value, text: `step ${step}\nloss scale ${powerOfTwo(value)}` }));
     return makePlot({
-      width, height: 240, marginLeft: 52, marginRight: 14,
+      width, height: 250, marginLeft: 52, marginRight: 14, marginTop: 32,
       x: { label: "step", tickFormat: "d" },
       y: { label: "loss scale", type: "log", base: 2, grid: true, nice: true, ticks: 6, tickFormat: powerOfTwo },
       marks: [
@@ -22,8 +22,7 @@ part(() => {
         Plot.line(rows, { x: "step", y: "value", curve: "step-after", stroke: "var(--accent)", strokeWidth: 2 }),
         Plot.ruleX(shown, { x: "step", stroke: "var(--warning)", strokeOpacity: 0.35 }),
         Plot.dot(shown, { x: "step", y: "loss_scale", symbol: "times", stroke: "var(--warning)", strokeWidth: 2, r: 5 }),
-        Plot.tip(rows, Plot.pointerX({ x: "step", y: "value", title: "text", maxRadius: 30, ...tipStyle })),
-        Plot.tip(shown, Plot.pointer({ x: "step", y: "loss_scale", title: "text", maxRadius: 24, ...tipStyle, stroke: "var(--warning)" })),
+        Plot.tip([...shown, ...rows.filter((row) => !shown.some((skip) => Math.abs(skip.step - row.step) <= 1))], Plot.pointerX({ x: "step", y: (one) => one.value ?? one.loss_scale, title: "text", maxRadius: 40, ...tipStyle })),
       ],
     });
   }, (plot) => shown.map((skip) => ({ x: plot.scale("x").apply(skip.step), y: plot.scale("y").apply(skip.loss_scale), text: skip.text })),

@@ -36,6 +36,7 @@ part(() => {
   ];
   element("missing-list").replaceChildren(...items);
   element("missing").hidden = items.length === 0;
+  if (run.problems.length) element("missing").open = true;
   choice("run", "run", report.runs.map((run, i) => [String(i), run.name]));
   element("run-choice").hidden = report.runs.length < 2;
 });
