@@ -336,6 +336,7 @@ mod tests {
         let run = |seed, loss| RunResult {
             seed,
             final_loss: Some(loss),
+            loss_floor: None,
             curve: vec![None; POINTS.len()],
             skipped_steps: 1,
             stopped_at: None,
