@@ -20,7 +20,7 @@ fn training_leaves_a_report_and_what_it_shows() {
     let trained = mantissa(["train", "--config", config, "--out", run_name]);
     assert!(trained.success, "{}", trained.stderr);
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    assert!(page.contains("e4m3/tensor") && page.contains(">finished<"));
+    assert!(page.contains("e4m3/tensor") && page.contains(">diverged<"));
     let json = |name: &str| -> serde_json::Value {
         serde_json::from_slice(&fs::read(run.join(name)).unwrap()).unwrap()
     };
