@@ -120,8 +120,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         .zip(results.clone())
         .map(|(row, runs)| summarize(&row.name, runs, first))
         .collect();
-    folder.write_report(&report::page_of(&args.out)?)?;
-    progress.line(&format!("report  {}", folder.report().display()));
+    progress.line(&report::leave_page(&folder));
     if args.json {
         let seeds = &study.seeds;
         return terminal::print_json(

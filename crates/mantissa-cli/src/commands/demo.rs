@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         out,
     };
     folder.write_summary(&summary)?;
-    folder.write_report(&report::page_of(folder.path())?)?;
+    say(&report::leave_page(&folder));
     if args.json {
         return terminal::print_json(&summary, false);
     }

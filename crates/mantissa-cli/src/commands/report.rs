@@ -16,6 +16,7 @@ use crate::terminal;
                   first run, or row of a study, is what the others are compared with.\n\nExamples:\n  \
                   mantissa report runs/fp8 -o fp8.html\n  \
                   mantissa report runs/fp32 runs/fp8 -o both.html\n  \
+                  mantissa report runs/fp8 --json | jq .runs[0].outcome\n  \
                   mantissa report runs/study -o study.html             what `mantissa compare` left\n  \
                   mantissa profile --config runs/fp8/config.toml -o runs/fp8/profile.safetensors\n                                                       \
                   adds the distributions to the next report"
@@ -30,11 +31,17 @@ pub struct Args {
     /// Replace the page if it exists
     #[arg(long)]
     force: bool,
+    /// Print what the page shows as one JSON object, and write no page
+    #[arg(long, conflicts_with_all = ["out", "force"])]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Error> {
-    let mut file = AtomicFile::create(&args.out, args.force)?;
+    let file = match args.json {
+        true => None,
+        false => Some(AtomicFile::create(&args.out, args.force)?),
+    };
     let report = Reader::new(&args.runs).read()?;
     for run in &report.runs {
         for problem in &run.problems {
@@ -42,6 +49,9 @@ pub fn run(args: Args) -> Result<(), Error> {
             terminal::complain("warning", &format_args!("{folder}: {problem}"));
         }
     }
+    let Some(mut file) = file else {
+        return terminal::print_json(&report, false);
+    };
     file.write(report::render(&report).as_bytes())?;
     file.commit()?;
     let runs = match report.runs.len() {

@@ -351,6 +351,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
                 profiling.save(&trainer)?;
             }
             let saved = trainer.save(&folder, keep)?;
+            if world.is_first() {
+                report::leave_page(&folder);
+            }
             return Err(stopped(as_json, &folder, step, cause, skip, saved)?);
         }
     }
@@ -376,11 +379,7 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
     folder.write_summary(&summary)?;
     let memory = json!({ "expected": expected, "peak": trainer.peak_memory() });
     folder.write_json("memory.json", &memory)?;
-    // The report can be made again, so that it is no reason to fail after all that training.
-    match report::page_of(folder.path()).and_then(|page| folder.write_report(&page)) {
-        Ok(()) => progress.line(&format!("report  {}", folder.report().display())),
-        Err(error) => progress.line(&format!("warning: no report was written: {error}")),
-    }
+    progress.line(&report::leave_page(&folder));
     if as_json {
         let bytes = trainer.peak_memory();
         terminal::print_json(&Event::PeakMemory { bytes }, false)?;

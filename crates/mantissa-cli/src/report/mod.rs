@@ -30,7 +30,7 @@ mod tensors;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -300,9 +300,14 @@ fn ranges(plans: &[PlanView]) -> BTreeMap<String, Window> {
         .collect()
 }
 
-/// The page of the run or study in a folder, for the end of a command that made it.
-pub fn page_of(folder: &Path) -> Result<String, Error> {
-    Ok(render(&Reader::new(&[folder.to_owned()]).read()?))
+/// Leaves the page of a run or study in its folder, and tells where, or why not: it can be made again, so that it is no
+/// reason to fail after all that training.
+pub fn leave_page(folder: &RunFolder) -> String {
+    let report = Reader::new(&[folder.path().to_owned()]).read();
+    match report.and_then(|report| folder.write_report(&render(&report))) {
+        Ok(()) => format!("report  {}", folder.report().display()),
+        Err(error) => format!("warning: no report was written: {error}"),
+    }
 }
 
 /// Five significant digits, enough for a screen; absent if it is not finite.

@@ -6,6 +6,9 @@ use super::page::escape;
 use super::plans::{PlanView, Reasons};
 use super::run::State;
 
+/// What stands where there is no value.
+const NOTHING: &str = "–";
+
 /// A cell: its text, and the number it is sorted by where it is one.
 struct Cell {
     text: String,
@@ -25,7 +28,7 @@ impl Cell {
     fn number(value: Option<f64>, show: impl Fn(f64) -> String) -> Self {
         let value = value.filter(|value| value.is_finite());
         Self {
-            text: value.map_or("–".to_owned(), show),
+            text: value.map_or(NOTHING.to_owned(), show),
             sort: Some(value.unwrap_or(f64::NAN)),
             class: "number",
         }
@@ -46,10 +49,16 @@ impl Cell {
 /// A heading, and whether its column holds numbers.
 type Heading = (&'static str, bool);
 
-fn table(id: &str, caption: &str, headings: &[Heading], rows: &[Vec<Cell>]) -> String {
+/// A table; columns without a value in any row are left out.
+fn table(id: &str, caption: &str, headings: &[Heading], rows: Vec<Vec<Cell>>) -> String {
+    let filled: Vec<bool> = (0..headings.len())
+        .map(|column| rows.iter().any(|row| row[column].text != NOTHING))
+        .collect();
     let head: String = headings
         .iter()
-        .map(|(title, number)| {
+        .zip(&filled)
+        .filter(|(_, filled)| **filled)
+        .map(|((title, number), _)| {
             let class = if *number { " class=\"number\"" } else { "" };
             format!("<th scope=\"col\"{class}>{title}</th>")
         })
@@ -57,7 +66,8 @@ fn table(id: &str, caption: &str, headings: &[Heading], rows: &[Vec<Cell>]) -> S
     let body: String = rows
         .iter()
         .map(|row| {
-            let cells: String = row.iter().map(Cell::html).collect();
+            let cells = row.iter().zip(&filled).filter(|(_, filled)| **filled);
+            let cells: String = cells.map(|(cell, _)| cell.html()).collect();
             format!("<tr>{cells}</tr>\n")
         })
         .collect();
@@ -112,7 +122,7 @@ pub(super) fn results(report: &Report) -> String {
             ]
         })
         .collect();
-    table("result-table", &caption.join(" "), &headings, &rows)
+    table("result-table", &caption.join(" "), &headings, rows)
 }
 
 /// How the runs of a group ended, or how far they are.
@@ -150,7 +160,7 @@ fn state(report: &Report, group: &Group) -> Cell {
     }
 }
 
-/// One row a pass of a site; columns without a value in any row are left out.
+/// One row a pass of a site.
 pub(super) fn decisions(id: &str, plan: &PlanView) -> String {
     let headings = [
         ("Site", false),
@@ -175,7 +185,7 @@ pub(super) fn decisions(id: &str, plan: &PlanView) -> String {
                 Cell::number(because.and_then(value), show)
             };
             let text =
-                |value: Option<&String>| value.map_or(Cell::text("–"), |text| Cell::text(text));
+                |value: Option<&String>| value.map_or(Cell::text(NOTHING), |text| Cell::text(text));
             let [left, right] = &decision.operands;
             let underflow = [left.underflow, right.underflow].into_iter().flatten();
             rows.push(vec![
@@ -198,26 +208,19 @@ pub(super) fn decisions(id: &str, plan: &PlanView) -> String {
             ]);
         }
     }
-    let filled: Vec<bool> = (0..headings.len())
-        .map(|column| column < 4 || rows.iter().any(|row| row[column].text != "–"))
-        .collect();
-    for row in &mut rows {
-        let mut filled = filled.iter();
-        row.retain(|_| filled.next() == Some(&true));
-    }
-    let kept: Vec<Heading> = headings
-        .into_iter()
-        .zip(&filled)
-        .filter_map(|(heading, filled)| filled.then_some(heading))
-        .collect();
-    let evidence = if filled[4] {
+    let has_evidence = plan
+        .sites
+        .iter()
+        .flat_map(|site| &site.passes)
+        .any(|decision| decision.evidence.is_some());
+    let evidence = if has_evidence {
         " Error is the backward error |LR − Q(L,R)| / (|L||R|), its median over the elements of a product; its \
          confidence interval's upper end was held against the bound."
     } else {
         ""
     };
     let caption = format!("From {}.{evidence}", escape(&plan.source));
-    table(id, &caption, &kept, &rows)
+    table(id, &caption, &headings, rows)
 }
 
 /// Three significant digits, in powers of ten where plain digits would be long.

@@ -127,6 +127,7 @@ fn the_page_answers_to_mouse_and_keyboard_and_asks_nobody() {
         "document.querySelector('#heat-map [aria-label=rect] rect')",
         false,
     );
+    page.wait_for(&format!("({}) !== ''", tip("heat-map")));
     let shown = page.text(&tip("heat-map"));
     for words in [
         "encoder.layers.0.mha.query",

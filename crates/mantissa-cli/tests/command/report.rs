@@ -42,6 +42,10 @@ fn training_leaves_a_report_and_what_it_shows() {
     mantissa(report).fails_naming(&["page.html", "--force"]);
     assert!(mantissa([&report[..], &["--force"]].concat()).success);
 
+    let data = mantissa(["report", run_name, "--json"]).json();
+    assert_eq!(data["runs"][0]["history"]["end"], 4);
+    assert_eq!(data["groups"][0]["runs"], serde_json::json!([0]));
+
     // A line that cannot be read is named, and the rest is shown.
     let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
     fs::write(run.join("log.jsonl"), format!("broken\n{log}")).unwrap();

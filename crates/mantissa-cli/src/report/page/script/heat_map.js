@@ -102,7 +102,7 @@ part(() => {
       Plot.ruleX(whole, { x: "c", stroke: ({ change }) => kindOf(change).colour, strokeWidth: 2, strokeDasharray: "4 3" }),
       Plot.dot(whole, { x: "c", y: 0, dy: -8, symbol: ({ change }) => kindOf(change).symbol, fill: ({ change }) => kindOf(change).colour, stroke: ({ change }) => kindOf(change).colour, r: 5 }),
       Plot.dot(onRows, { x: (mark) => mark.c + 0.5, y: (mark) => mark.y + 0.5, symbol: ({ change }) => kindOf(change).symbol, rotate: ({ change }) => kindOf(change).rotate ?? 0, fill: "#fff", stroke: "#000", strokeWidth: 1.2, r: 5 }),
-      Plot.tip(cells, Plot.pointer({ x: (cell) => cell.c + 0.5, y: (cell) => cell.line.y + 0.5, title: (cell) => cellText(measured, metric, cell.line, cell.column), maxRadius: 24, ...tipStyle })),
+      Plot.tip(cells, Plot.pointer({ x: (cell) => cell.c + 0.5, y: (cell) => cell.line.y + 0.5, title: (cell) => cellText(measured, metric, cell.line, cell.column), maxRadius: Math.max(24, 0.55 * (width - marginLeft) / Math.max(1, columns.length)), ...tipStyle })),
     ],
     symbol: { type: "identity" },
   });

@@ -60,6 +60,7 @@ const layerWords = (site) => site.name + ": " + site.passes.map((decision) => de
 part(() => {
   choice("site", "site", sites().map((site) => [site, site]));
   element("site").onchange = () => chooseSite(element("site").value);
+  element("layer-site").textContent = chosen.site ?? "";
   const host = element("layer-graph");
   const site = thePlan()?.sites.find((one) => one.name === chosen.site);
   const lack = lacking("plan.toml");

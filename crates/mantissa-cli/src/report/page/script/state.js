@@ -2,7 +2,15 @@
 
 let report = JSON.parse(element("report-data").textContent);
 
-const chosen = { run: 0, site: null, row: null, hidden: new Set(), from: null, to: null };
+// The run that has most to tell: the first that measured, or whose plan came from measurements.
+function mostTelling() {
+  const has = (test) => report.runs.findIndex(test);
+  const measured = has((run) => run.measurements && !run.measurements.from_profile);
+  const chose = has((run) => report.plans[run.plan]?.sites.some((site) => site.passes.some((decision) => decision.evidence)));
+  return Math.max(0, measured >= 0 ? measured : chose);
+}
+
+const chosen = { run: mostTelling(), site: null, row: null, hidden: new Set(), from: null, to: null };
 
 const parts = [];
 const part = (draw) => parts.push(draw);
@@ -18,9 +26,11 @@ const theRun = () => report.runs[chosen.run];
 const thePlan = () => report.plans[theRun().plan];
 const theTensors = () => report.profiles[theRun().profile] ?? [];
 
+// In the order of the model where it was measured, else in that of the plan.
 function sites() {
+  const measured = (theRun().measurements?.rows ?? []).map((row) => row.site);
   const planned = (thePlan()?.sites ?? []).map((site) => site.name);
-  return planned.length ? planned : [...new Set((theRun().measurements?.rows ?? []).map((row) => row.site))];
+  return [...new Set([...measured, ...planned])];
 }
 
 function chooseSite(site) {

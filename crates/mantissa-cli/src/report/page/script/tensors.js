@@ -67,9 +67,10 @@ function exponentChart(tensor, width) {
     label.textContent = lane.label;
     const room = 6.4 * lane.label.length + 8;
     const onLeft = from - marginLeft > room;
-    label.setAttribute("x", onLeft ? from - 5 : to + room < width ? to + 5 : normal + 5);
+    const onRight = to + room < width;
+    label.setAttribute("x", onLeft ? from - 5 : onRight ? to + 5 : normal + 5);
     label.setAttribute("text-anchor", onLeft ? "end" : "start");
-    if (!onLeft && to + room >= width) label.classList.add("inside");
+    if (!onLeft && !onRight) label.classList.add("inside");
     over.append(label);
   });
   chart.insertBefore(over, chart.firstChild.nextSibling);
