@@ -139,7 +139,7 @@ fn the_page_answers_to_mouse_and_keyboard_and_asks_nobody() {
     }
 
     // The heat map is reached and read by keyboard, and Enter chooses the site of the layer below.
-    page.value("document.activeElement.blur(); scrollTo(0, 0)");
+    page.value("document.getElementById('steps-to').focus()");
     let mut tabs = 0;
     while page.text("document.activeElement.id") != "heat-map" {
         page.press("Tab");
