@@ -43,7 +43,7 @@ part(() => {
   const points = curves.flatMap((curve) => curve.medians.map(([nu, y]) => ({ format: formatOf(curve), nu, x: nu ?? NORMAL, y, text: `${curve.numerics}\n${nu === null ? "normal" : "ν " + nu}\nmedian backward error ${short(y)}` })));
   // This run's tensors, where their tails lie; the chosen site's are named.
   const tensors = theTensors().filter((tensor) => known(tensor.values?.nu));
-  const ticks = tensors.map((tensor) => ({ x: Math.max(1, Math.min(NORMAL, tensor.values.nu)), mine: tensor.site === chosen.site, role: tensor.role, text: `${tensor.site}\n${tensor.role}, ν ${tensor.values.nu >= 999 ? "beyond 1000" : short(tensor.values.nu)}` }));
+  const ticks = tensors.map((tensor) => ({ x: Math.max(1, Math.min(NORMAL, tensor.values.nu)), mine: tensor.site === chosen.site, role: tensor.role, text: `${tensor.site}\n${tensor.role}, ${nuText(tensor.values.nu)}` }));
   const low = d3.min(points, (one) => one.y) * 0.6;
   const high = d3.max(all.flatMap((curve) => curve.medians), ([, y]) => y) * 1.3;
   figure("nu-chart", (width) => makePlot({

@@ -38,7 +38,7 @@ function layerGraph(site, width) {
       boxes.append(box(pill.x, y - pill.h / 2, pill.w, pill.h, full ? "pill full" : "pill", "stroke:" + colour));
       boxes.append(text(pill.x + 14, y - 3, operand.numerics, { class: "numerics" }));
       const nu = theTensors().find((tensor) => tensor.site === site.name && tensor.role === operand.role)?.values?.nu;
-      const details = [full ? "not quantized" : operand.scaled ? null : "no scale", known(operand.underflow) ? "underflow " + percent(operand.underflow) : null, known(nu) ? "ν " + short(nu, 2) : null].filter(Boolean);
+      const details = [full ? "not quantized" : operand.scaled ? null : "no scale", known(operand.underflow) ? "underflow " + percent(operand.underflow) : null, known(nu) ? nuText(nu) : null].filter(Boolean);
       boxes.append(text(pill.x + 14, y + 15, factorNames[decision.pass][o] + (details.length ? " · " + details.join(" · ") : ""), { class: "detail" }));
     });
     boxes.append(box(product.x, middle - product.h / 2, product.w, product.h, "product"));

@@ -17,7 +17,7 @@ part(() => {
     tile("Steps", String(history.end), planned ? "of " + planned : null),
     tile("Skipped steps", String(outcome.skipped_steps ?? 0), history.end ? percent((outcome.skipped_steps ?? 0) / history.end) : null),
     tile("Bytes per element", known(run.bytes_per_element) ? run.bytes_per_element.toFixed(2) : "–", "of all operands, scales included"),
-    tile("Peak memory", bytes(run.memory?.peak ?? null), known(run.memory?.peak) ? "measured" : "known at the end"),
+    tile("Peak memory", bytes(run.memory?.peak ?? null), known(run.memory?.peak) ? "measured" : run.state === "unfinished" ? "known at the end" : "not measured"),
     tile("Time per step", milliseconds(timing), null),
   ];
   element("tiles").replaceChildren(...tiles);

@@ -142,7 +142,7 @@ part(() => {
     };
     if (tensor.exponents.some(([, count]) => count > 0)) draw(exponents.id, exponentChart);
     else figure(exponents.id, () => "No finite element that is not zero.");
-    title.textContent = tensor.values ? "by value" + (known(tensor.values.nu) ? ", and the Student-t that fits: ν " + (tensor.values.nu >= 999 ? "beyond 1000, as of a normal" : short(tensor.values.nu, 2)) : "") : "";
+    title.textContent = tensor.values ? "by value" + (known(tensor.values.nu) ? ", and the Student-t that fits: " + nuText(tensor.values.nu) + (tensor.values.nu >= 999 ? ", as of a normal" : "") : "") : "";
     if (tensor.values) draw(values.id, valueChart);
     else figure(values.id, () => null);
   });

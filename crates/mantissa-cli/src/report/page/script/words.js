@@ -31,6 +31,9 @@ function bytes(x) {
   return +(x / 2 ** (10 * unit)).toPrecision(3) + " " + units[unit];
 }
 
+// Degrees of freedom as far as a fit can tell them.
+const nuText = (nu) => nu >= 999 ? "ν > 1000" : nu <= 0.5 ? "ν < 0.5" : "ν " + short(nu, 2);
+
 const milliseconds = (x) => known(x) ? +(1000 * x).toPrecision(3) + " ms" : "–";
 
 const powerOfTwo = (x) => Number.isInteger(Math.log2(x)) && x >= 2 ** 17 ? "2" + superscript(Math.log2(x)) : short(x, 6);
