@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cast, compare, demo, export, formats, inspect, memory, plan, profile, recipes, train, whatif,
+    cast, compare, demo, export, formats, inspect, memory, plan, profile, recipes, report, serve,
+    train, whatif,
 };
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
@@ -19,6 +20,7 @@ use crate::commands::{
                   its default.\n\nExamples:\n  \
                   mantissa demo                                        the whole loop on a small BERT, a few minutes\n  \
                   mantissa train --data text:book.txt --recipe fp8-hybrid --out run\n  \
+                  mantissa report run -o report.html                   what happened in it, and why\n  \
                   mantissa inspect model.safetensors                   what each format would do to the tensors\n  \
                   mantissa cast model.safetensors --to e4m3 -o model-fp8.safetensors\n  \
                   mantissa formats e4m3                                every value of a format\n  \
@@ -48,6 +50,10 @@ pub enum Command {
     Plan(plan::Args),
     /// Tell what training takes of memory, copy by copy
     Memory(memory::Args),
+    /// Show runs as one page: losses, errors, decisions, distributions
+    Report(report::Args),
+    /// Show the same page live, while training goes on
+    Serve(serve::Args),
     /// List the recipes and the loss scalings, or explain one recipe
     Recipes(recipes::Args),
     /// Tell what is in a safetensors file, and what each numerics would do to it

@@ -82,6 +82,16 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
+    /// A port cannot be listened at.
+    #[error(
+        "cannot listen at port {port} of 127.0.0.1: {source}; choose another with --port, or any free one with --port 0"
+    )]
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Training cannot go on.
     #[error(
         "training stopped at step {step}: {skips} in a row skipped, the last because {cause}; to go on, {remedy}; {saved}"

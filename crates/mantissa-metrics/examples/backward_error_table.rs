@@ -1,12 +1,15 @@
 //! Prints the median backward error of 512 x 512 products of Student-t matrices, by tail weight,
 //! granularity and format.
 //!
-//! `cargo run --release -p mantissa-metrics --example backward_error_table [TRIALS] [ROUNDING]`
+//! `cargo run --release -p mantissa-metrics --example backward_error_table [TRIALS] [ROUNDING] [csv]`
 //!
 //! The set-up is that of Rasquinha and Tabak 2024 (arXiv 2408.02897, section IV-A): both operands
 //! are drawn from a Student-t distribution with ν degrees of freedom and quantized with dynamic
 //! scales. A cell is the mean over the trials of the median over the elements; from two trials on,
 //! the second table gives the standard deviation over the trials in percent.
+//!
+//! With `csv` it prints the means alone, at more degrees of freedom: the curves of `mantissa report`,
+//! `crates/mantissa-cli/src/report/backward_error_by_nu.csv`.
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{ExactProduct, sample};
@@ -16,6 +19,27 @@ use mantissa_quant::{Numerics, Operand};
 const SIZE: usize = 512;
 /// Degrees of freedom, from Cauchy to normal.
 pub const NUS: [f64; 8] = [1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, f64::INFINITY];
+/// Degrees of freedom of the curves.
+const CURVE_NUS: [f64; 16] = [
+    1.0,
+    1.25,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    8.0,
+    11.0,
+    15.0,
+    20.0,
+    30.0,
+    60.0,
+    f64::INFINITY,
+];
+/// Trials where none are given.
+pub const TRIALS: u64 = 6;
 /// Elements that share a scale, coarse to fine.
 pub const GRANULARITIES: [&str; 4] = ["tensor", "channel", "block128", "block32"];
 /// Formats compared.
@@ -23,13 +47,18 @@ pub const FORMATS: [&str; 3] = ["int8", "e4m3", "e5m2"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let trials = arguments.next().map_or(Ok(6), |word| word.parse())?;
+    let trials = arguments.next().map_or(Ok(TRIALS), |word| word.parse())?;
     let rounding = arguments.next().unwrap_or_else(|| "nearest".to_owned());
+    let as_csv = arguments.next().is_some_and(|word| word == "csv");
     let mut columns = Vec::new();
     for granularity in GRANULARITIES {
         for format in FORMATS {
             columns.push(format!("{format}/{granularity}/{rounding}").parse()?);
         }
+    }
+    if as_csv {
+        print_csv(&columns, trials, &rounding);
+        return Ok(());
     }
     let rows: Vec<Vec<Cell>> = NUS.iter().map(|&nu| cells(nu, &columns, trials)).collect();
     println!("median backward error, {trials} trials, rounding {rounding}\n");
@@ -79,6 +108,22 @@ impl Cell {
             mean,
             deviation: (squares / (n - 1.0).max(1.0)).sqrt(),
         }
+    }
+}
+
+fn print_csv(columns: &[Numerics], trials: u64, rounding: &str) {
+    println!(
+        "# cargo run --release -p mantissa-metrics --example backward_error_table {trials} {rounding} csv"
+    );
+    let names: Vec<String> = columns.iter().map(Numerics::to_string).collect();
+    println!("nu,{}", names.join(","));
+    for nu in CURVE_NUS {
+        let cells = cells(nu, columns, trials);
+        let means: Vec<String> = cells
+            .iter()
+            .map(|cell| format!("{:.3e}", cell.mean))
+            .collect();
+        println!("{nu},{}", means.join(","));
     }
 }
 

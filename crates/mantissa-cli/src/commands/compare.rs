@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::train::{Configuration, has_diverged};
 use crate::error::Error;
+use crate::report::{self, folders::StudyRun};
 use crate::terminal;
 use crate::training::cores::do_all;
 use crate::training::folder::folder_name;
@@ -57,6 +58,9 @@ struct RunResult {
     seed: u64,
     /// On the evaluation set; absent if it is not finite or training stopped.
     final_loss: Option<f64>,
+    /// The lowest loss that any model can reach there, where it is known.
+    #[serde(default)]
+    loss_floor: Option<f64>,
     /// The training loss around each of [`POINTS`]; absent where no loss there was finite.
     curve: Vec<Option<f64>>,
     skipped_steps: u64,
@@ -97,6 +101,11 @@ pub fn run(args: Args) -> Result<(), Error> {
         .rows
         .iter()
         .flat_map(|row| study.seeds.iter().map(move |&seed| (row, seed)));
+    let folder = RunFolder::at(&args.out);
+    folder.write_study_index(jobs.clone().map(|(row, seed)| StudyRun {
+        name: row.name.clone(),
+        folder: run_folder(row, seed),
+    }))?;
     // Dropout draws from a generator that all runs of a process share.
     let drops = study.rows.iter().any(|row| row.config.model.dropout > 0.0);
     let at_once = if drops { 1 } else { usize::MAX };
@@ -111,6 +120,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         .zip(results.clone())
         .map(|(row, runs)| summarize(&row.name, runs, first))
         .collect();
+    progress.line(&report::leave_page(&folder));
     if args.json {
         let seeds = &study.seeds;
         return terminal::print_json(
@@ -121,11 +131,14 @@ pub fn run(args: Args) -> Result<(), Error> {
     terminal::print(&tables(&rows, study.seeds.len()))
 }
 
+/// Where a run lies in the folder of the study.
+fn run_folder(row: &Row, seed: u64) -> PathBuf {
+    Path::new(&folder_name(&row.name)).join(format!("seed-{seed}"))
+}
+
 /// Trains one run, or goes on with it, or reads what it came to.
 fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunResult, Error> {
-    let path = out
-        .join(folder_name(&row.name))
-        .join(format!("seed-{seed}"));
+    let path = out.join(run_folder(row, seed));
     let config = {
         let mut config = row.config.clone();
         config.training.seed = seed;
@@ -183,6 +196,7 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
     let result = RunResult {
         seed,
         final_loss,
+        loss_floor: trainer.source().floor(),
         curve: curve(&folder.read_log()?, steps),
         skipped_steps: trainer.progress().skipped,
         stopped_at,
@@ -321,6 +335,7 @@ mod tests {
         let run = |seed, loss| RunResult {
             seed,
             final_loss: Some(loss),
+            loss_floor: None,
             curve: vec![None; POINTS.len()],
             skipped_steps: 1,
             stopped_at: None,

@@ -10,7 +10,7 @@ use mantissa::plan::{Plan, Policy, Profile, choose};
 use mantissa::profiler::ProfilerConfig;
 use serde_json::json;
 
-use self::comparison::{Summary, compare, page, result_table};
+use self::comparison::{Summary, compare, result_table};
 use self::runs::{EXTRA_SEEDS, jobs, loss_message, train_all};
 use crate::error::Error;
 use crate::report;
@@ -101,7 +101,8 @@ pub fn run(args: Args) -> Result<(), Error> {
     event(json!({ "event": "plan", "out": folder.plan() }))?;
     say(&format!("choose  {}", chosen(&plan)));
 
-    let outcomes = train_all(&config, jobs(&plan, &sites, args.seed)?, &folder, &progress)?;
+    let jobs = jobs(&plan, &folder, &sites, args.seed)?;
+    let outcomes = train_all(&config, jobs, &folder, &progress)?;
     let (runs, seeds_spread) = compare(&outcomes, args.seed, loss_floor, &profile);
     let summary = Summary {
         event: "summary",
@@ -116,9 +117,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         out,
     };
     folder.write_summary(&summary)?;
-    folder.write_report(&report::render(&page(
-        &summary, &outcomes, &profile, &plan, &config,
-    )))?;
+    say(&report::leave_page(&folder));
     if args.json {
         return terminal::print_json(&summary, false);
     }

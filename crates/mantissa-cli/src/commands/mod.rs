@@ -10,6 +10,8 @@ pub mod memory;
 pub mod plan;
 pub mod profile;
 pub mod recipes;
+pub mod report;
+pub mod serve;
 pub mod train;
 pub mod whatif;
 
@@ -29,6 +31,8 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
         Some(Command::Plan(args)) => plan::run(args),
         Some(Command::Whatif(args)) => whatif::run(args),
         Some(Command::Memory(args)) => memory::run(args),
+        Some(Command::Report(args)) => report::run(args),
+        Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Recipes(args)) => recipes::run(args),
         Some(Command::Inspect(args)) => inspect::run(args),
         Some(Command::Cast(args)) => cast::run(args),

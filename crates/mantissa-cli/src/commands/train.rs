@@ -9,8 +9,10 @@ use mantissa::parallel::Wire;
 use mantissa::plan::guard::{Divergence, Verdict};
 use mantissa::plan::{LossScaling, Plan};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::error::Error;
+use crate::report;
 use crate::terminal;
 use crate::training::config::{DataSource, ModelPreset, TokenizerKind};
 use crate::training::guard::GuardSummary;
@@ -226,9 +228,9 @@ enum Event<'a> {
     },
 }
 
-/// What a finished run came to.
+/// What a finished run came to: `summary.json` in its folder.
 #[derive(Debug, Serialize)]
-struct Summary {
+pub struct Summary {
     steps: u64,
     final_loss: Option<f64>,
     loss_floor: Option<f64>,
@@ -240,6 +242,26 @@ struct Summary {
     loss_scale: f32,
     diverged: bool,
     out: PathBuf,
+}
+
+impl Summary {
+    /// Of a run at its end, whose evaluation loss is `final_loss`.
+    pub fn of(trainer: &Trainer, final_loss: f64, folder: &RunFolder) -> Self {
+        let unigram_loss = trainer.source().unigram_loss();
+        Self {
+            steps: trainer.progress().step,
+            final_loss: Some(final_loss).filter(|loss| loss.is_finite()),
+            loss_floor: trainer.source().floor(),
+            unigram_loss,
+            skipped_steps: trainer.progress().skipped,
+            guard: trainer
+                .guarding()
+                .map(|_| GuardSummary::of(trainer.decisions())),
+            loss_scale: trainer.loss_scale(),
+            diverged: has_diverged(final_loss, unigram_loss),
+            out: folder.path().to_owned(),
+        }
+    }
 }
 
 /// Runs the command.
@@ -290,7 +312,7 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             folder.write_config(&config)?;
             folder
         } else {
-            RunFolder::of_another_rank(&args.out)
+            RunFolder::at(&args.out)
         };
         (folder, config, trainer)
     };
@@ -307,6 +329,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
     if as_json {
         let expected = &expected;
         terminal::print_json(&Event::Memory { expected }, false)?;
+    }
+    if world.is_first() {
+        folder.write_json("memory.json", &json!({ "expected": expected }))?;
     }
     trainer.set_guard(config.is_guarded().then(|| config.guard.clone()));
     let mut watch = Watch::start(&folder, &trainer, &progress, as_json)?;
@@ -363,6 +388,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
         if due && let Some(profiling) = &mut profiling {
             profiling.save(&trainer)?;
         }
+        if due && world.is_first() {
+            folder.write_json("timing.json", trainer.timing())?;
+        }
         if due && trainer.save(&folder, keep)?.is_none() {
             progress.line(&format!(
                 "warning: no checkpoint at step {step}: the weights are not finite"
@@ -376,6 +404,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
                 profiling.save(&trainer)?;
             }
             let saved = trainer.save(&folder, keep)?;
+            if world.is_first() {
+                report::leave_page(&folder);
+            }
             return Err(stopped(as_json, &folder, step, cause, skip, saved)?);
         }
     }
@@ -398,21 +429,11 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
     }
     watch.finish(&trainer)?;
     let final_loss = trainer.evaluate();
-    let unigram_loss = trainer.source().unigram_loss();
-    let summary = Summary {
-        steps,
-        final_loss: Some(final_loss).filter(|loss| loss.is_finite()),
-        loss_floor: trainer.source().floor(),
-        unigram_loss,
-        skipped_steps: trainer.progress().skipped,
-        guard: trainer
-            .guarding()
-            .map(|_| GuardSummary::of(trainer.decisions())),
-        loss_scale: trainer.loss_scale(),
-        diverged: has_diverged(final_loss, unigram_loss),
-        out: folder.path().to_owned(),
-    };
+    let summary = Summary::of(&trainer, final_loss, &folder);
     folder.write_summary(&summary)?;
+    let memory = json!({ "expected": expected, "peak": trainer.peak_memory() });
+    folder.write_json("memory.json", &memory)?;
+    progress.line(&report::leave_page(&folder));
     if as_json {
         let bytes = trainer.peak_memory();
         terminal::print_json(&Event::PeakMemory { bytes }, false)?;
@@ -422,8 +443,9 @@ fn train(args: Args, world: &World) -> Result<(), Error> {
             .loss_floor
             .map_or(String::new(), |floor| format!(", floor {floor:.4}"));
         terminal::print(&format!(
-            "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {unigram_loss:.4}{floor}), {} \
+            "evaluation loss {final_loss:.4} after {steps} steps (token frequencies alone: {:.4}{floor}), {} \
              skipped, {} of memory at most; the run is in {}\n",
+            summary.unigram_loss,
             summary.skipped_steps,
             BinaryBytes(trainer.peak_memory() as u64),
             folder.path().display()

@@ -1,164 +1,320 @@
-//! The report of a run: its data, and one self-contained HTML page made from it.
+//! The report of runs: what their folders hold, and one self-contained HTML page made from it.
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`folders`] | which runs are in the folders that were named |
+//! | [`run`] | what one of them holds, and what it does not |
+//! | [`history`], [`measurements`], [`decision_log`] | what happened over its steps |
+//! | [`plans`], [`tensors`] | what was decided, and from which values |
+//! | [`groups`] | what runs that differ by their seeds came to together |
+//! | [`format_curves`] | what formats do to values, whatever the run |
+//! | [`tables`], [`page`] | how it is written |
 //!
 //! [`render`] is pure. The page loads nothing from anywhere: style, script and data are inside it, and a content
 //! security policy in it forbids the rest.
 
-mod evidence;
+mod decision_log;
+pub mod folders;
+mod format_curves;
+mod groups;
+mod history;
+mod json_lines;
+mod measurements;
+mod memo;
 mod page;
+mod plans;
+mod run;
 mod tables;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mantissa::plan::{Plan, Profile};
 use mantissa_formats::Format;
-use mantissa_quant::{Granularity, Numerics};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-pub use evidence::{bytes_per_element, decision_table, decisions, operands, windows};
-pub use page::render;
+use self::folders::{Found, runs_in};
+use self::format_curves::FormatCurves;
+use self::groups::{Group, group};
+use self::measurements::Measurements;
+use self::memo::Memo;
+use self::plans::{PlanView, Window};
+use self::run::{Run, profile_command};
+use self::tensors::Tensor;
+use crate::error::Error;
+use crate::training::RunFolder;
 
-/// Everything the page shows. A field that is undefined or not finite is shown as a dash.
-#[derive(Clone, Debug, Default, Serialize)]
+pub use memo::Stamp;
+pub use page::{render, render_live, update};
+pub use plans::{bytes_per_element, decision_table};
+
+/// Formats whose range is drawn over every histogram.
+const WINDOWS: [Format; 4] = [Format::FP16, Format::E5M2, Format::E4M3, Format::INT8];
+
+/// Everything the page shows. A number that is undefined or not finite is absent, and shown as a dash.
+#[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Heading of the page.
     pub title: String,
-    /// When it was made, as it shall be printed.
-    pub created: String,
-    /// Names and values shown under the heading: model, data, steps, seed, command.
-    pub facts: Vec<(String, String)>,
+    /// When it was made, in milliseconds since 1970.
+    pub created: u64,
+    /// Settings that all runs share.
+    pub facts: Vec<(&'static str, String)>,
     /// The lowest loss that any model can reach on the evaluation set, where it is known.
     pub loss_floor: Option<f64>,
-    /// Standard deviation of the full-precision final loss between seeds, the unit of [`Run::gap_sigma`].
-    pub seeds_spread: Option<f64>,
-    /// Training runs, the reference first.
+    /// Runs that differ by their seeds, those that the others are compared with first.
+    pub groups: Vec<Group>,
+    /// All runs.
     pub runs: Vec<Run>,
+    /// The plans of the runs.
+    pub plans: Vec<PlanView>,
+    /// The tensors of each profile.
+    #[serde(serialize_with = "unshared")]
+    pub profiles: Vec<Arc<Vec<Tensor>>>,
     /// Formats drawn over every histogram.
-    pub windows: Vec<Window>,
-    /// Measured operands, in model order.
-    pub operands: Vec<Operand>,
-    /// Decisions of the plan, in model order.
-    pub decisions: Vec<Decision>,
+    pub windows: Vec<String>,
+    /// The range of every format that is mentioned.
+    pub ranges: BTreeMap<String, Window>,
+    /// What formats do to values.
+    pub formats: FormatCurves,
 }
 
-/// One training run.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Run {
-    /// Recipe or plan, unique in the report.
-    pub name: String,
-    /// Training loss by step.
-    pub losses: Vec<(u64, f64)>,
-    /// Loss on the evaluation set at the end.
-    pub final_loss: Option<f64>,
-    /// Final loss above the floor.
-    pub above_floor: Option<f64>,
-    /// Final loss minus full precision's.
-    pub gap: Option<f64>,
-    /// [`Run::gap`] in units of the spread between seeds.
-    pub gap_sigma: Option<f64>,
-    /// Steps skipped for an overflow.
-    pub skipped_steps: u64,
-    /// Whether the loss stopped being finite or never left its start.
-    pub diverged: bool,
-    /// Mean bytes an element of the operands takes, scales included.
-    pub bytes_per_element: Option<f64>,
-    /// Loss scale by step; empty without loss scaling.
-    pub loss_scale: Vec<(u64, f64)>,
+fn unshared<S: Serializer>(
+    profiles: &[Arc<Vec<Tensor>>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(profiles.iter().map(Arc::as_ref))
 }
 
-/// The range of a format on the axis of binary exponents: base-2 logarithms of magnitudes.
-#[derive(Clone, Debug, Serialize)]
-pub struct Window {
-    /// Name of the format or numerics.
-    pub format: String,
-    /// Of the smallest positive value.
-    pub subnormal: f64,
-    /// Of the smallest value of full precision.
-    pub normal: f64,
-    /// Of the largest finite value.
-    pub max: f64,
+/// A profile, and what the page shows of it.
+struct Measured {
+    profile: Profile,
+    tensors: Arc<Vec<Tensor>>,
 }
 
-impl Window {
-    /// The range of `format` as it is, without a scale.
-    pub fn of(format: Format) -> Self {
+/// Reads runs again and again, and computes what costs time only where files have changed.
+pub struct Reader {
+    folders: Vec<PathBuf>,
+    profiles: Memo<Result<Measured, String>>,
+    evaluated: Memo<(Measurements, Option<f64>)>,
+    formats: FormatCurves,
+}
+
+impl Reader {
+    /// Of the runs and studies in these folders.
+    pub fn new(folders: &[PathBuf]) -> Self {
         Self {
-            format: format.to_string(),
-            subnormal: f64::from(format.min_subnormal()).log2(),
-            normal: f64::from(format.min_normal()).log2(),
-            max: f64::from(format.max_finite()).log2(),
+            folders: folders.to_vec(),
+            profiles: Memo::default(),
+            evaluated: Memo::default(),
+            formats: FormatCurves::new(),
         }
     }
 
-    /// The range of `numerics` on an operand whose largest magnitude is `amax`: where it is scaled, the window of the
-    /// group that holds `amax`; groups with a smaller amax lie lower.
-    pub fn placed(numerics: &Numerics, amax: f32) -> Self {
-        let mut window = Self::of(numerics.format);
-        if numerics.granularity != Granularity::Unscaled && amax > 0.0 && amax.is_finite() {
-            let shift = f64::from(amax).log2() - window.max;
-            window.subnormal += shift;
-            window.normal += shift;
-            window.max += shift;
+    /// The runs that there are now.
+    ///
+    /// # Errors
+    /// If a folder holds none.
+    fn found(&self) -> Result<Vec<Found>, Error> {
+        let mut all: Vec<Found> = Vec::new();
+        for folder in &self.folders {
+            for found in runs_in(folder)? {
+                if !all.iter().any(|known| known.folder == found.folder) {
+                    all.push(found);
+                }
+            }
         }
-        window.format = numerics.to_string();
-        window
+        Ok(all)
+    }
+
+    /// What the report depends on, to be compared with what it was.
+    pub fn stamp(&self) -> Result<Stamp, Error> {
+        const FILES: [&str; 10] = [
+            "config.toml",
+            "plan.toml",
+            "log.jsonl",
+            "summary.json",
+            "result.json",
+            "memory.json",
+            "timing.json",
+            "measurements.jsonl",
+            "decisions.jsonl",
+            "profile.safetensors",
+        ];
+        let found = self.found()?;
+        let folders = found
+            .iter()
+            .flat_map(|found| std::iter::once(&found.folder).chain(&found.study));
+        Ok(Stamp::of(
+            folders.flat_map(|folder| FILES.map(|file| folder.join(file))),
+        ))
+    }
+
+    /// The report as of now.
+    ///
+    /// # Errors
+    /// If a folder holds no run. What is wrong within a run is told in [`Run::problems`].
+    pub fn read(&mut self) -> Result<Report, Error> {
+        let found = self.found()?;
+        let (mut runs, configs): (Vec<Run>, Vec<_>) = found.iter().map(Run::read).unzip();
+        let (mut plans, mut profiles) = (Vec::new(), Vec::new());
+        for (run, found) in runs.iter_mut().zip(&found) {
+            self.add_plan(run, found, &mut plans, &mut profiles);
+        }
+        let groups = group(&mut runs, &found, &configs);
+        let title = match (&runs[..], &self.folders[..]) {
+            ([run], _) => run.name.clone(),
+            (_, [folder]) => folder
+                .file_name()
+                .unwrap_or(folder.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+            (runs, _) => format!("{} runs", runs.len()),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let floors = runs.iter().filter_map(|run| run.outcome.loss_floor);
+        Ok(Report {
+            title,
+            created: now.map_or(0, |now| now.as_millis() as u64),
+            facts: shared_facts(&runs),
+            loss_floor: floors.reduce(f64::min),
+            groups,
+            windows: WINDOWS.map(|format| format.to_string()).into(),
+            ranges: ranges(&plans),
+            runs,
+            plans,
+            profiles,
+            formats: self.formats.clone(),
+        })
+    }
+
+    /// Gives a run its plan and its profile, and what the two say together.
+    fn add_plan(
+        &mut self,
+        run: &mut Run,
+        found: &Found,
+        plans: &mut Vec<PlanView>,
+        profiles: &mut Vec<Arc<Vec<Tensor>>>,
+    ) {
+        let folder = RunFolder::at(&found.folder);
+        let plan_file = folder.plan();
+        let plan = match plan_file.is_file().then(|| Plan::load(&plan_file)) {
+            Some(Ok(plan)) => Some(plan),
+            Some(Err(error)) => {
+                run.problems.push(error.to_string());
+                None
+            }
+            None => {
+                let remedy = "`mantissa train` writes it when it begins".to_owned();
+                run.lacks("plan.toml", "decisions and the layer's graph", remedy);
+                None
+            }
+        };
+        if let Some(plan) = &plan {
+            let view = PlanView::of(plan);
+            run.plan = Some(place(plans, view, PlanView::eq));
+        }
+
+        let of_study = found.study.as_deref().map(RunFolder::at);
+        let profile_file = [Some(&folder), of_study.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(RunFolder::profile)
+            .find(|path| path.is_file());
+        if let Some(path) = profile_file {
+            let stamp = Stamp::of([path.clone()]);
+            let measured = self.profiles.get(&path, stamp, || {
+                let profile = Profile::load(&path).map_err(|error| error.to_string())?;
+                let tensors = Arc::new(tensors::tensors(&profile));
+                Ok(Measured { profile, tensors })
+            });
+            match (&*measured, &plan) {
+                (Err(problem), _) => run.problems.push(problem.clone()),
+                (Ok(measured), plan) => {
+                    let tensors = measured.tensors.clone();
+                    run.profile = Some(place(profiles, tensors, Arc::ptr_eq));
+                    if let Some(plan) = plan {
+                        let stamp = Stamp::of([plan_file.clone(), path]);
+                        let evaluated = self.evaluated.get(&plan_file, stamp, || {
+                            let profile = &measured.profile;
+                            let bytes = bytes_per_element(profile, plan);
+                            (measurements::of_profile(profile, plan), bytes)
+                        });
+                        run.bytes_per_element = evaluated.1;
+                        if run.measurements.is_none() {
+                            run.measurements = Some(evaluated.0.clone());
+                        }
+                    }
+                }
+            }
+        } else {
+            run.lacks(
+                "profile.safetensors",
+                "distributions of the operands, and errors where none were measured in the run",
+                profile_command(&found.folder),
+            );
+        }
+        let in_run = run.measurements.as_ref();
+        if in_run.is_none_or(|measurements| measurements.from_profile) {
+            run.lacks(
+                "measurements.jsonl",
+                "errors over the steps of the run",
+                "`mantissa train --guard` measures while it trains".to_owned(),
+            );
+        }
     }
 }
 
-/// One measured operand of one pass of one site.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Operand {
-    /// Name of the site.
-    pub site: String,
-    /// `forward`, `grad_lhs` or `grad_rhs`.
-    pub pass: String,
-    /// `lhs`, `rhs` or `grad`.
-    pub role: String,
-    /// Numerics that the plan gives it.
-    pub numerics: String,
-    /// Elements counted.
-    pub count: u64,
-    /// Exact zeros among them.
-    pub zeros: u64,
-    /// Largest finite magnitude.
-    pub amax: Option<f64>,
-    /// Elements by floor(log2 |x|).
-    pub histogram: Vec<(i32, u64)>,
-    /// Where the chosen numerics lies, usually [`Window::placed`].
-    pub window: Option<Window>,
-    /// Share of elements that become zero without being zero.
-    pub underflow: Option<f64>,
-    /// Share of elements clipped beyond the scale.
-    pub saturation: Option<f64>,
-    /// Signal to quantization noise.
-    pub sqnr_db: Option<f64>,
-    /// Degrees of freedom of the fitted Student-t.
-    pub student_nu: Option<f64>,
+/// The place of `item` in `all`, to which it is added if it is new.
+fn place<T>(all: &mut Vec<T>, item: T, same: impl Fn(&T, &T) -> bool) -> usize {
+    let known = all.iter().position(|known| same(known, &item));
+    known.unwrap_or_else(|| {
+        all.push(item);
+        all.len() - 1
+    })
 }
 
-/// What the plan decided for one pass of one site, and why.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Decision {
-    /// Name of the site.
-    pub site: String,
-    /// `forward`, `grad_lhs` or `grad_rhs`.
-    pub pass: String,
-    /// Numerics of the left operand.
-    pub left: String,
-    /// Numerics of the right operand.
-    pub right: String,
-    /// Median backward error of the product.
-    pub backward_error: Option<f64>,
-    /// 95th percentile of the backward error.
-    pub backward_error_p95: Option<f64>,
-    /// The larger underflow share of the two operands.
-    pub underflow: Option<f64>,
-    /// The larger relative bias of the two operands.
-    pub bias: Option<f64>,
-    /// Cost under the plan's target, in units of the target's full-precision product.
-    pub cost: Option<f64>,
-    /// The next candidate in line.
-    pub runner_up: String,
-    /// Median backward error of the runner-up.
-    pub runner_up_backward_error: Option<f64>,
-    /// One sentence: why this and not the runner-up.
-    pub reason: String,
+fn shared_facts(runs: &[Run]) -> Vec<(&'static str, String)> {
+    let Some((first, others)) = runs.split_first() else {
+        return Vec::new();
+    };
+    let shared = |fact: &&(&'static str, String)| others.iter().all(|run| run.facts.contains(fact));
+    first.facts.iter().filter(shared).cloned().collect()
+}
+
+fn ranges(plans: &[PlanView]) -> BTreeMap<String, Window> {
+    let operands = plans
+        .iter()
+        .flat_map(|plan| &plan.sites)
+        .flat_map(|site| &site.passes)
+        .flat_map(|decision| &decision.operands);
+    let planned = operands.filter_map(|operand| operand.format.parse::<Format>().ok());
+    planned
+        .chain(WINDOWS)
+        .map(|format: Format| (format.to_string(), Window::of(format)))
+        .collect()
+}
+
+/// Leaves the page of a run or study in its folder, and tells where, or why not: it can be made again, so that it is no
+/// reason to fail after all that training.
+pub fn leave_page(folder: &RunFolder) -> String {
+    let report = Reader::new(&[folder.path().to_owned()]).read();
+    match report.and_then(|report| folder.write_report(&render(&report))) {
+        Ok(()) => format!("report  {}", folder.report().display()),
+        Err(error) => format!("warning: no report was written: {error}"),
+    }
+}
+
+/// Five significant digits, enough for a screen; absent if it is not finite.
+fn short(x: f64) -> Option<f64> {
+    x.is_finite().then(|| significant(x))
+}
+
+fn significant(x: f64) -> f64 {
+    format!("{x:.4e}").parse().unwrap_or(x)
 }

@@ -13,6 +13,7 @@ use super::config::RunConfig;
 use super::trainer::StepRecord;
 use crate::atomic_file::AtomicFile;
 use crate::error::Error;
+use crate::report::folders::{self, StudyIndex, StudyRun};
 
 /// A run's folder.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ impl RunFolder {
         })
     }
 
-    /// The folder that another rank makes for a new run.
-    pub fn of_another_rank(path: &Path) -> Self {
+    /// The folder at a path, whatever it holds or whoever makes it.
+    pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
@@ -75,11 +76,6 @@ impl RunFolder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// A folder inside, for a run that is part of this one.
-    pub fn inner(&self, name: &str) -> Result<Self, Error> {
-        Self::create(&self.path.join(name))
     }
 
     /// The configuration file.
@@ -156,6 +152,12 @@ impl RunFolder {
             source: source.into(),
         })?;
         write(&path, (text + "\n").as_bytes())
+    }
+
+    /// Writes which runs the folder of a study or a demo has.
+    pub fn write_study_index(&self, runs: impl Iterator<Item = StudyRun>) -> Result<(), Error> {
+        let runs = runs.collect();
+        self.write_json(folders::STUDY, &StudyIndex { runs })
     }
 
     /// Writes the report page.

@@ -13,6 +13,7 @@ pub mod rehearsal;
 pub mod schedule;
 pub mod skip;
 pub mod study;
+pub mod timing;
 pub mod trainer;
 pub mod watch;
 

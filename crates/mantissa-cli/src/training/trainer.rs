@@ -16,6 +16,7 @@ use mantissa_zoo::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
@@ -26,6 +27,7 @@ use super::ranks;
 use super::rehearsal::Injection;
 use super::schedule::Schedule;
 use super::skip::SkipRecord;
+use super::timing::Timing;
 use crate::error::Error;
 
 /// A run between two steps.
@@ -48,6 +50,7 @@ pub struct Trainer {
     device: Device,
     drops: bool,
     pub(super) memory: Watch,
+    timing: Timing,
 }
 
 /// A run that goes on.
@@ -209,6 +212,7 @@ impl Trainer {
             device,
             drops: config.model.dropout > 0.0,
             memory,
+            timing: Timing::default(),
         })
     }
 
@@ -300,6 +304,7 @@ impl Trainer {
             device,
             drops: config.model.dropout > 0.0,
             memory,
+            timing: Timing::default(),
         };
         Ok(Resumed {
             trainer,
@@ -330,10 +335,13 @@ impl Trainer {
         self.rehearse(step);
         self.prepare_measurement(step);
         self.session.begin_step(step);
+        let began = Instant::now();
         let batch = self.source.masked().rows(step, self.share.rows());
+        let drawn = Instant::now();
         let loss = self.session.autocast(|| self.model.forward_loss(&batch));
         let loss = self.share.part(loss);
         self.memory.sample();
+        let forward = Instant::now();
         let injected = self.rehearsal.iter();
         let factor: f64 = injected
             .map(|injection| injection.learning_rate_factor(step, &self.decisions))
@@ -342,11 +350,14 @@ impl Trainer {
         let loss_scale = self.scaler.loss_scale();
         let gradients = self.scaler.scale(loss).backward();
         self.memory.sample();
+        let backward = Instant::now();
         let outcome =
             self.optimizer
                 .step(learning_rate, &mut self.model, gradients, &mut self.scaler);
 
         self.memory.sample();
+        let moments = [began, drawn, forward, backward, Instant::now()];
+        self.timing.add(moments);
 
         self.progress.step += 1;
         let (loss, cause) = match outcome {
@@ -417,6 +428,11 @@ impl Trainer {
     /// The most bytes that were allocated since the model was made, between the parts of any step.
     pub fn peak_memory(&self) -> usize {
         self.memory.peak()
+    }
+
+    /// Where the time of the steps went.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     /// Mean loss on the evaluation set, computed in the plan's numerics.

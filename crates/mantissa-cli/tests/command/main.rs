@@ -10,6 +10,7 @@ mod inspect;
 mod memory;
 mod profile;
 mod recipes;
+mod report;
 mod skips;
 mod states;
 mod train;

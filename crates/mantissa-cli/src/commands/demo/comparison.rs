@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use mantissa::plan::{Plan, Profile};
+use mantissa::plan::Profile;
 use serde::Serialize;
 
 use super::runs::Outcome;
-use crate::report::{self, Report};
+use crate::report;
 use crate::terminal;
-use crate::training::RunConfig;
 
 /// A line of the table, and of `--json`.
 #[derive(Clone, Debug, Serialize)]
@@ -109,59 +108,6 @@ pub fn result_table(summary: &Summary) -> String {
         "bytes an operand element",
     ];
     terminal::table(&headings, 1, rows)
-}
-
-/// The report of the demo.
-pub fn page(
-    summary: &Summary,
-    outcomes: &[Outcome],
-    profile: &Profile,
-    plan: &Plan,
-    config: &RunConfig,
-) -> Report {
-    let runs = outcomes
-        .iter()
-        .map(|outcome| {
-            let compared = summary.runs.iter().find(|run| run.name == outcome.name);
-            report::Run {
-                name: outcome.name.clone(),
-                losses: outcome.losses.clone(),
-                final_loss: Some(outcome.final_loss),
-                above_floor: Some(outcome.final_loss - summary.loss_floor),
-                gap: compared.and_then(|run| run.gap),
-                gap_sigma: compared.and_then(|run| run.gap_sigma),
-                skipped_steps: outcome.skipped_steps,
-                diverged: outcome.diverged,
-                bytes_per_element: compared.and_then(|run| run.bytes_per_element),
-                loss_scale: outcome.loss_scale.clone(),
-            }
-        })
-        .collect();
-    let fact = |name: &str, value: String| (name.to_owned(), value);
-    Report {
-        title: "mantissa demo".to_owned(),
-        created: String::new(),
-        facts: vec![
-            fact("model", "bert-tiny".to_owned()),
-            fact("data", "hidden Markov source".to_owned()),
-            fact("steps", summary.steps.to_string()),
-            fact("batch size", config.training.batch_size.to_string()),
-            fact("seed", summary.seed.to_string()),
-            fact(
-                "profiling",
-                format!(
-                    "{:.1} % of the training time",
-                    100.0 * summary.profiling_overhead
-                ),
-            ),
-        ],
-        loss_floor: Some(summary.loss_floor),
-        seeds_spread: Some(summary.seeds_spread),
-        runs,
-        windows: report::windows(),
-        operands: report::operands(profile, plan),
-        decisions: report::decisions(plan),
-    }
 }
 
 #[cfg(test)]
