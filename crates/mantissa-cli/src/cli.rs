@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cast, compare, demo, export, formats, inspect, memory, plan, profile, recipes, report, serve,
-    train, whatif,
+    cast, check, compare, demo, export, formats, inspect, memory, plan, profile, recipes, report,
+    serve, train, whatif,
 };
 
 /// Measures the numbers in a network's products, chooses a format for each, trains, and shows why
@@ -48,6 +48,8 @@ pub enum Command {
     Whatif(whatif::Args),
     /// Choose numerics from a profile, or explain a choice
     Plan(plan::Args),
+    /// Check a plan or recipe against a profile: what it costs, what it loses, what is beyond its bound
+    Check(check::Args),
     /// Tell what training takes of memory, copy by copy
     Memory(memory::Args),
     /// Show runs as one page: losses, errors, decisions, distributions

@@ -165,6 +165,27 @@ pub enum Error {
     /// No plan can be chosen.
     #[error(transparent)]
     Choose(#[from] mantissa::plan::ChooseError),
+    /// A policy cannot be read.
+    #[error(transparent)]
+    Policy(#[from] mantissa::plan::PolicyError),
+    /// A system that plans cannot be exported to.
+    #[error(transparent)]
+    ExportTarget(#[from] mantissa::plan::export::UnknownExportTarget),
+    /// Nothing can be predicted.
+    #[error(transparent)]
+    Predict(#[from] mantissa::plan::PredictError),
+    /// A checked plan has operands beyond their bounds.
+    #[error(
+        "{count} {} of {plan} beyond {} in this profile; choose a plan from it, or widen the policy's bounds",
+        if *count == 1 { "metric" } else { "metrics" },
+        if *count == 1 { "its bound" } else { "their bounds" }
+    )]
+    BeyondBounds {
+        /// The plan or recipe.
+        plan: String,
+        /// How many metrics are.
+        count: usize,
+    },
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] mantissa::checkpoint::CheckpointError),

@@ -30,6 +30,8 @@ static ALLOCATOR: Cap<MiMalloc> = Cap::new(MiMalloc, usize::MAX);
 const STOPPED: u8 = 3;
 /// That of one that diverged more often than it may be rolled back.
 const DIVERGED: u8 = 4;
+/// The exit code of `mantissa check` where something is beyond its bound.
+const BEYOND_BOUNDS: u8 = 5;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
             match error {
                 Error::Skips { .. } => ExitCode::from(STOPPED),
                 Error::Diverged { .. } => ExitCode::from(DIVERGED),
+                Error::BeyondBounds { .. } => ExitCode::from(BEYOND_BOUNDS),
                 _ => ExitCode::FAILURE,
             }
         }

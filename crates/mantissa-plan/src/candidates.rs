@@ -42,18 +42,17 @@ impl Candidates {
         }
     }
 
+    /// Every pair of candidates for the operands of a pass.
+    pub fn pairs_named(&self, pass: Pass) -> Vec<PassNumerics> {
+        let [left, right] = pass.operands();
+        let (left, right) = (self.of(left), self.of(right));
+        let with_left = |&left| right.iter().map(move |&right| PassNumerics { left, right });
+        left.iter().flat_map(with_left).collect()
+    }
+
     /// Every pair of candidates for the operands of a pass, and f32 for both where the set leaves that out.
     pub fn pairs(&self, pass: Pass) -> Vec<PassNumerics> {
-        let [left, right] = pass.operands();
-        let mut pairs: Vec<PassNumerics> = self
-            .of(left)
-            .iter()
-            .flat_map(|&left| {
-                self.of(right)
-                    .iter()
-                    .map(move |&right| PassNumerics { left, right })
-            })
-            .collect();
+        let mut pairs = self.pairs_named(pass);
         if !pairs.contains(&PassNumerics::FP32) {
             pairs.push(PassNumerics::FP32);
         }

@@ -1,20 +1,31 @@
 //! What a pair of numerics costs on a named target.
 
+use std::path::{Path, PathBuf};
+
 use mantissa_formats::{Format, Rounding};
-use mantissa_quant::{Granularity, Numerics};
+use mantissa_quant::{Granularity, Numerics, ParseGranularityError, ScaleKind};
 use serde::{Deserialize, Serialize};
 
+use crate::candidates::Candidates;
+use crate::file;
 use crate::names;
+use crate::profile::PassProfile;
 use crate::site::PassNumerics;
 use crate::toml_text::{self, TomlFault};
 
 /// The version of the target file this crate reads.
 pub const SCHEMA: u32 = 1;
 
-const PRESETS: [(&str, &str); 3] = [
+/// Far more than a target needs.
+const LARGEST: u64 = 1 << 20;
+
+const PRESETS: [(&str, &str); 6] = [
     ("emulate", include_str!("targets/emulate.toml")),
     ("cpu-vnni", include_str!("targets/cpu-vnni.toml")),
     ("h100", include_str!("targets/h100.toml")),
+    ("mi300", include_str!("targets/mi300.toml")),
+    ("tpu-v5", include_str!("targets/tpu-v5.toml")),
+    ("blackwell", include_str!("targets/blackwell.toml")),
 ];
 
 /// A machine, as far as the price of products goes. Everything is in units of the same product in f32.
@@ -28,6 +39,8 @@ pub struct Target {
     /// What it is, in a sentence.
     #[serde(default)]
     pub description: String,
+    /// How many rows each operand of a product has for which `bandwidth` and `quantizing` hold.
+    pub reference: usize,
     /// The rate of pairs that are not native: decoded and multiplied in f32.
     pub otherwise: f64,
     /// What moving both operands in f32 costs beside the product; narrower operands cost their share of it.
@@ -35,7 +48,44 @@ pub struct Target {
     /// What quantizing one operand costs.
     pub quantizing: QuantizingCost,
     /// The native pairs; the first that fits counts.
+    #[serde(default)]
     pub products: Vec<NativeProduct>,
+    /// The candidates considered where a policy names none: those that are native here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<Candidates>,
+}
+
+/// The shape of a product: of each of `batch` matrices, `outer_left` rows of length `depth` meet `outer_right` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProductShape {
+    /// Matrices.
+    pub batch: usize,
+    /// Rows of each left matrix.
+    pub outer_left: usize,
+    /// Rows of each right matrix.
+    pub outer_right: usize,
+    /// The length of the contraction.
+    pub depth: usize,
+}
+
+impl ProductShape {
+    /// The shape of a measured pass, the largest of all steps.
+    pub fn of(measured: &PassProfile) -> ProductShape {
+        let ([batch, outer_left, depth], [other_batch, outer_right, _]) =
+            (measured.left.shape, measured.right.shape);
+        ProductShape {
+            batch: batch.max(other_batch),
+            outer_left,
+            outer_right,
+            depth,
+        }
+    }
+
+    /// How many multiplications it takes.
+    pub fn multiplications(&self) -> f64 {
+        let lengths = [self.batch, self.outer_left, self.outer_right, self.depth];
+        lengths.iter().map(|&length| length as f64).product()
+    }
 }
 
 /// What quantizing one operand costs.
@@ -62,35 +112,54 @@ pub struct NativeProduct {
     pub right: Vec<Format>,
     /// Granularities both operands may have; all where none are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub granularities: Vec<GranularityClass>,
+    pub granularities: Vec<NativeGranularity>,
+    /// Scale kinds both operands may have, where they are scaled; all where none are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scales: Vec<ScaleKind>,
     /// Multiplications in the time of one in f32.
     pub rate: f64,
 }
 
-/// A granularity without its sizes.
+/// Which granularities a native product takes: one of them, or blocks or tiles of any size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GranularityClass {
-    /// No scale.
-    Unscaled,
-    /// One scale.
-    Tensor,
-    /// One scale a row.
-    Channel,
-    /// One scale for consecutive elements along the contraction.
-    Block,
-    /// One scale for a two-dimensional block.
-    Tile,
+#[serde(into = "String", try_from = "String")]
+pub enum NativeGranularity {
+    /// This one.
+    Exactly(Granularity),
+    /// `block`.
+    AnyBlock,
+    /// `tile`.
+    AnyTile,
 }
 
-impl From<Granularity> for GranularityClass {
-    fn from(granularity: Granularity) -> Self {
+impl NativeGranularity {
+    fn takes(self, granularity: Granularity) -> bool {
+        match self {
+            NativeGranularity::Exactly(exact) => exact == granularity,
+            NativeGranularity::AnyBlock => matches!(granularity, Granularity::Block(_)),
+            NativeGranularity::AnyTile => matches!(granularity, Granularity::Tile(..)),
+        }
+    }
+}
+
+impl From<NativeGranularity> for String {
+    fn from(granularity: NativeGranularity) -> String {
         match granularity {
-            Granularity::Unscaled => GranularityClass::Unscaled,
-            Granularity::Tensor => GranularityClass::Tensor,
-            Granularity::Channel => GranularityClass::Channel,
-            Granularity::Block(_) => GranularityClass::Block,
-            Granularity::Tile(..) => GranularityClass::Tile,
+            NativeGranularity::Exactly(exact) => exact.to_string(),
+            NativeGranularity::AnyBlock => "block".to_string(),
+            NativeGranularity::AnyTile => "tile".to_string(),
+        }
+    }
+}
+
+impl TryFrom<String> for NativeGranularity {
+    type Error = ParseGranularityError;
+
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        match word.as_str() {
+            "block" => Ok(NativeGranularity::AnyBlock),
+            "tile" => Ok(NativeGranularity::AnyTile),
+            _ => word.parse().map(NativeGranularity::Exactly),
         }
     }
 }
@@ -99,8 +168,29 @@ impl From<Granularity> for GranularityClass {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
+    /// The file cannot be read.
+    #[error("cannot read the target {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What is wrong, and in which file.
+    #[error("{}: {fault}", .path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: Box<TargetError>,
+    },
+    /// The file is not text.
+    #[error("the target is not UTF-8 text")]
+    NotText,
     /// No built-in target has this name.
-    #[error("there is no target `{name}`{hint} The targets are {known}.")]
+    #[error(
+        "there is no target `{name}`{hint} The targets are {known}, and files ending in .toml."
+    )]
     Unknown {
         /// The name asked for.
         name: String,
@@ -144,6 +234,24 @@ impl Target {
         }
     }
 
+    /// The built-in target of this name, or the one in this file where the name ends in `.toml`.
+    pub fn named(name: &str) -> Result<Target, TargetError> {
+        if !name.ends_with(".toml") {
+            return Target::preset(name);
+        }
+        let path = Path::new(name);
+        let in_file = |fault| TargetError::InFile {
+            path: path.to_path_buf(),
+            fault: Box::new(fault),
+        };
+        let bytes = file::read_at_most(path, LARGEST).map_err(|source| TargetError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let text = String::from_utf8(bytes).map_err(|_| in_file(TargetError::NotText))?;
+        Target::from_toml(&text).map_err(in_file)
+    }
+
     /// Reads a target from TOML.
     pub fn from_toml(text: &str) -> Result<Target, TargetError> {
         let target: Target = toml_text::parse(text, SCHEMA)?;
@@ -172,6 +280,9 @@ impl Target {
         {
             return Err(number("a rate", "finite and positive", rate));
         }
+        if target.reference == 0 {
+            return Err(number("the reference", "a number of rows, at least 1", 0.0));
+        }
         if let Some(cost) = costs
             .into_iter()
             .find(|cost| !(cost.is_finite() && *cost >= 0.0))
@@ -181,15 +292,31 @@ impl Target {
         Ok(target)
     }
 
-    /// The cost of a product of this depth in these numerics, in units of the f32 product with its traffic left out;
-    /// rounded to six decimals, so that equal costs are equal numbers.
-    pub fn cost(&self, pair: &PassNumerics, depth: usize) -> f64 {
-        let bits = pair.left.bits_per_element(depth) + pair.right.bits_per_element(depth);
-        let traffic = self.bandwidth * bits / 64.0;
+    /// The cost of a product in these numerics, in units of the same product in f32 with its traffic left out; rounded to
+    /// six decimals, so that equal costs are equal numbers.
+    ///
+    /// Multiplying takes as long as there are pairs of rows, moving and quantizing an operand as long as it has rows: their
+    /// share grows where the other operand has few.
+    pub fn cost_of(&self, pair: &PassNumerics, shape: &ProductShape) -> f64 {
+        let moved =
+            |numerics: &Numerics| self.bandwidth * numerics.bits_per_element(shape.depth) / 64.0;
+        let prepared = |numerics: &Numerics| moved(numerics) + self.quantizing(numerics);
+        let rows = |others: usize| self.reference as f64 / others.max(1) as f64;
         let cost = 1.0 / self.rate(pair)
-            + traffic
-            + (self.quantizing(&pair.left) + self.quantizing(&pair.right));
+            + prepared(&pair.left) * rows(shape.outer_right)
+            + prepared(&pair.right) * rows(shape.outer_left);
         (cost * 1e6).round() / 1e6
+    }
+
+    /// The cost of a product of this depth whose operands have [`Target::reference`] rows each.
+    pub fn cost(&self, pair: &PassNumerics, depth: usize) -> f64 {
+        let shape = ProductShape {
+            batch: 1,
+            outer_left: self.reference,
+            outer_right: self.reference,
+            depth,
+        };
+        self.cost_of(pair, &shape)
     }
 
     /// Whether the target multiplies these numerics natively.
@@ -230,10 +357,19 @@ impl NativeProduct {
         };
         let granular = |numerics: &Numerics| {
             self.granularities.is_empty()
-                || self.granularities.contains(&numerics.granularity.into())
+                || self
+                    .granularities
+                    .iter()
+                    .any(|native| native.takes(numerics.granularity))
+        };
+        let scaled = |numerics: &Numerics| {
+            self.scales.is_empty()
+                || !numerics.granularity.is_scaled()
+                || self.scales.contains(&numerics.scale)
         };
         (formats(&pair.left, &pair.right) || formats(&pair.right, &pair.left))
-            && granular(&pair.left)
-            && granular(&pair.right)
+            && [pair.left, pair.right]
+                .iter()
+                .all(|side| granular(side) && scaled(side))
     }
 }

@@ -23,24 +23,55 @@ pub struct Evidence {
     pub depth: u64,
     /// What the pair costs on the target, in units of the f32 product.
     pub cost: f64,
+    /// The product's share of what all products of a step cost in f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_share: Option<f64>,
+    /// The predicted quality loss, in shares of a step's progress; absent where the site's gradients were not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality_loss: Option<f64>,
+    /// The upper end of its 95 % confidence interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality_loss_high: Option<f64>,
     /// Backward error of the product: median over the sampled outputs.
     pub backward_error: f64,
     /// The upper end of its 95 % confidence interval, which was held against the bound.
     pub backward_error_high: f64,
-    /// The bound at this depth.
+    /// The bound at this depth; infinite under a budget.
     pub backward_error_bound: f64,
     /// How far the tightest metric stayed below its bound, as a share of the bound.
     pub margin: f64,
     /// The metric that came nearest to its bound.
     pub tightest: String,
+    /// The rule of the policy that bounds it; empty in plans made before rules had names.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule: String,
     /// Each operand's own error.
     pub operands: BTreeMap<Role, OperandEvidence>,
-    /// What would have been chosen if this pair were not a candidate; none where f32 was the first to clear.
+    /// What would have been chosen if this pair were not a candidate, none where f32 was the first to clear; under a budget,
+    /// the next safer pair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_up: Option<Alternative>,
-    /// Of the cheaper pairs, all of which failed a threshold, the one that missed by least.
+    /// Of the cheaper pairs, all of which failed a threshold, the one that missed by least; under a budget, the next cheaper
+    /// pair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Alternative>,
+    /// What promoting this pass alone would gain and cost, where that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
+}
+
+/// What becomes of a plan if one pass gets safer numerics and everything else stays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promotion {
+    /// The safer numerics.
+    pub numerics: BTreeMap<Role, Numerics>,
+    /// How much less quality is predicted to be lost, in shares of a step's progress.
+    pub gain: f64,
+    /// How much more the step's products cost, as a share of their cost in f32.
+    pub cost: f64,
+    /// Whether it pays for itself: demoting some other pass would save as much time at a smaller loss.
+    pub pays: bool,
 }
 
 /// One operand's quantization error.
@@ -65,6 +96,9 @@ pub struct Alternative {
     pub cost: f64,
     /// Backward error of the product: median over the sampled outputs.
     pub backward_error: f64,
+    /// Its predicted quality loss, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality_loss: Option<f64>,
     /// Why it was not chosen.
     pub reason: String,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use mantissa_quant::Numerics;
 
-use crate::evidence::Evidence;
+use crate::evidence::{Alternative, Evidence};
 use crate::plan::{Plan, PlanError, PlannedSite, Source};
 use crate::site::{Pass, PassNumerics, Role};
 
@@ -21,7 +21,10 @@ pub fn explain(plan: &Plan, site: &str) -> Result<String, PlanError> {
         ),
         Source::Profile { target, .. } => write_line(
             &mut text,
-            &format!(": chosen from measurements, for the target `{target}`."),
+            &format!(
+                ": chosen from measurements, for the target `{target}`{}",
+                chosen_by(plan)
+            ),
         ),
     }
     if !site.kind.is_product() {
@@ -39,6 +42,27 @@ pub fn explain(plan: &Plan, site: &str) -> Result<String, PlanError> {
         explain_pass(&mut text, plan, site, pass);
     }
     Ok(text)
+}
+
+/// How a plan was chosen, and what that predicts.
+fn chosen_by(plan: &Plan) -> String {
+    let Some(prediction) = &plan.prediction else {
+        return ".".to_string();
+    };
+    let how = match prediction.budget {
+        Some(budget) => format!(
+            ", within a budget of {} of a step's progress for all passes together",
+            percent(budget)
+        ),
+        None => ", pass by pass by thresholds".to_string(),
+    };
+    format!(
+        "{how}. All products of a step are predicted to cost {:.3} of f32, and noise to take {} of a step's progress (95 %: {} to {}).",
+        prediction.cost,
+        percent(prediction.quality_loss),
+        percent(prediction.quality_loss_low),
+        percent(prediction.quality_loss_high)
+    )
 }
 
 fn explain_pass(text: &mut String, plan: &Plan, site: &PlannedSite, pass: Pass) {
@@ -64,17 +88,28 @@ fn explain_evidence(text: &mut String, evidence: &Evidence) {
             evidence.first_step, evidence.last_step
         ),
     };
+    let allowed = if evidence.backward_error_bound.is_finite() {
+        format!("and {:.2e} is allowed", evidence.backward_error_bound)
+    } else {
+        "and the budget weighs it".to_string()
+    };
     write_line(
         text,
         &format!(
-            "  Backward error: median {:.2e} of {} outputs of depth {} from {steps}; with 95 % confidence at most {:.2e}, and {:.2e} is allowed.",
-            evidence.backward_error,
-            evidence.outputs,
-            evidence.depth,
-            evidence.backward_error_high,
-            evidence.backward_error_bound
+            "  Backward error: median {:.2e} of {} outputs of depth {} from {steps}; with 95 % confidence at most {:.2e}, {allowed}.",
+            evidence.backward_error, evidence.outputs, evidence.depth, evidence.backward_error_high,
         ),
     );
+    if let (Some(loss), Some(high)) = (evidence.quality_loss, evidence.quality_loss_high) {
+        write_line(
+            text,
+            &format!(
+                "  Predicted quality loss: {} of a step's progress, with 95 % confidence at most {}.",
+                percent(loss),
+                percent(high)
+            ),
+        );
+    }
     for (role, error) in &evidence.operands {
         write_line(
             text,
@@ -86,42 +121,79 @@ fn explain_evidence(text: &mut String, evidence: &Evidence) {
             ),
         );
     }
+    let share = evidence.cost_share.map_or(String::new(), |share| {
+        format!(
+            ", which in f32 takes {} of all products of a step",
+            percent(share)
+        )
+    });
+    let rule = match evidence.rule.as_str() {
+        "" => String::new(),
+        rule => format!(" (rule {rule})"),
+    };
     write_line(
         text,
         &format!(
-            "  Cost {:.3} of the f32 product; the tightest metric is {}, with a margin of {}.",
+            "  Cost {:.3} of the f32 product{share}; the tightest metric is {}{rule}, with a margin of {}.",
             evidence.cost,
             evidence.tightest,
             percent(evidence.margin)
         ),
     );
+    let within_budget = evidence.backward_error_bound.is_infinite();
+    let (second, missed) = if within_budget {
+        ("Next safer", "Next cheaper")
+    } else {
+        ("Runner-up", "No cheaper pair cleared; nearest came")
+    };
     match &evidence.runner_up {
-        Some(second) => write_line(
+        Some(other) => explain_alternative(text, second, other),
+        None if within_budget => write_line(
             text,
-            &format!(
-                "  Runner-up: {}, cost {:.3}, backward error {:.2e}; {}.",
-                listed(&second.numerics),
-                second.cost,
-                second.backward_error,
-                second.reason
-            ),
+            "  Nothing safer is among the candidates at a higher cost.",
         ),
         None => write_line(
             text,
             "  There is no runner-up: no other pair cleared before f32 did.",
         ),
     }
-    if let Some(missed) = &evidence.rejected {
+    match &evidence.rejected {
+        Some(other) => explain_alternative(text, missed, other),
+        None if within_budget => write_line(
+            text,
+            "  Nothing cheaper is among the candidates that clear the rules for operands.",
+        ),
+        None => {}
+    }
+    if let Some(promotion) = &evidence.promotion {
         write_line(
             text,
             &format!(
-                "  No cheaper pair cleared; {} (cost {:.3}) came nearest, but {}.",
-                listed(&missed.numerics),
-                missed.cost,
-                missed.reason
+                "  Promoting this pass alone to {} would gain {} of a step's progress for {} of the step's products in f32: it {}.",
+                listed(&promotion.numerics),
+                percent(promotion.gain),
+                percent(promotion.cost),
+                if promotion.pays {
+                    "pays for itself, since demoting another pass would save as much time at a smaller loss"
+                } else {
+                    "does not pay for itself"
+                }
             ),
         );
     }
+}
+
+fn explain_alternative(text: &mut String, what: &str, other: &Alternative) {
+    write_line(
+        text,
+        &format!(
+            "  {what}: {}, cost {:.3}, backward error {:.2e}; {}.",
+            listed(&other.numerics),
+            other.cost,
+            other.backward_error,
+            other.reason
+        ),
+    );
 }
 
 fn formula(pass: Pass) -> &'static str {
@@ -148,7 +220,8 @@ fn listed(numerics: &BTreeMap<Role, Numerics>) -> String {
 fn percent(share: f64) -> String {
     match 100.0 * share {
         0.0 => "0 %".to_string(),
-        percent if percent.abs() < 0.01 => "less than 0.01 %".to_string(),
+        percent if percent.is_infinite() => "all".to_string(),
+        percent if percent.abs() < 0.01 => format!("{percent:.0e} %"),
         percent if percent.abs() < 10.0 => format!("{percent:.2} %"),
         percent => format!("{percent:.0} %"),
     }

@@ -16,8 +16,14 @@
 //! | [`candidates`] | which numerics are considered for which operand |
 //! | [`cost`] | what a pair of numerics costs on a named target |
 //! | [`evaluate`] | what a pair of numerics does to a measured product |
-//! | [`policy`] | which thresholds a pair must clear |
-//! | [`choose`](mod@choose) | the cheapest pair that clears the thresholds with confidence |
+//! | [`noise`] | how much noise that is, and how much of it is systematic |
+//! | [`quality`] | what that noise is predicted to take from a training step |
+//! | [`policy`] | which thresholds a pair must clear, or which budget all must keep |
+//! | [`choose`](mod@choose) | the cheapest pairs that the policy lets through, with confidence |
+//! | [`predict`](mod@predict) | what any plan costs and loses by a profile |
+//! | [`check`] | whether operands stay within the policy's bounds |
+//! | [`sensitivity`](mod@sensitivity) | what each pass contributes, and whether other numerics would pay there |
+//! | [`export`] | the plan as settings of torchao, TransformerEngine or qwix |
 //! | [`whatif`] | what every candidate would do to every measured product, over sites, and what follows from it |
 //! | [`guard`] | when a running plan is out of budget, and what then |
 //! | [`decision`] | what was decided during a run, and why |
@@ -63,8 +69,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod assess;
 pub mod autocast;
 pub mod candidates;
+pub mod check;
 pub mod choose;
 pub mod cost;
 pub mod decision;
@@ -74,18 +82,26 @@ pub mod dump;
 pub mod evaluate;
 pub mod evidence;
 pub mod explain;
+pub mod export;
 mod file;
 pub mod guard;
+mod knapsack;
 pub mod loss_scaling;
 mod names;
+pub mod noise;
 pub mod plan;
 mod plan_file;
 pub mod policy;
+mod policy_file;
+pub mod predict;
+pub mod predict_json;
 mod presets;
 pub mod profile;
 mod profile_file;
+pub mod quality;
 pub mod recipe;
 pub mod sampling;
+pub mod sensitivity;
 pub mod site;
 pub mod storage;
 mod toml_text;
@@ -93,20 +109,26 @@ pub mod warning;
 pub mod whatif;
 
 pub use candidates::Candidates;
-pub use choose::{ChooseError, choose};
+pub use check::{Violation, violations};
+pub use choose::{ChooseError, choose, choose_after};
 pub use cost::{Target, TargetError};
 pub use decision::Decision;
 pub use drift::{Drift, Jump, StepSummary};
 pub use dump::DumpError;
 pub use evidence::Evidence;
 pub use explain::explain;
+pub use export::{Export, ExportTarget};
 pub use guard::Guard;
 pub use loss_scaling::{LossScaling, LossScalingError};
-pub use plan::{Plan, PlanError, PlannedSite, Source};
-pub use policy::{Policy, Thresholds};
+pub use plan::{Plan, PlanError, PlanPrediction, PlannedSite, Source};
+pub use policy::{Choice, Policy, Thresholds};
+pub use policy_file::PolicyError;
+pub use predict::{PredictError, Prediction, predict};
 pub use profile::{OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SiteProfile};
+pub use quality::{QualityError, QualityLoss, QualityModel};
 pub use recipe::{Only, OperandNumerics, Recipe, RecipeError, Rule};
 pub use sampling::{Measurement, Sampling};
+pub use sensitivity::{Change, Sensitivity, sensitivity};
 pub use site::{Pass, PassNumerics, Role, Site, SiteKind, SiteNumerics};
 pub use storage::{SiteStorage, Storage, StorageError, StorageRule, StorageTable};
 pub use toml_text::TomlFault;

@@ -44,8 +44,29 @@ pub struct Plan {
     pub states: StateFormats,
     /// How weights and their gradients lie in memory.
     pub storage: StorageTable,
+    /// What the choice predicted, of a plan that was chosen from a profile with gradients.
+    pub prediction: Option<PlanPrediction>,
     /// The decisions, sorted by name (numbers in names by value), so that two plans can be compared line by line.
     pub sites: Vec<PlannedSite>,
+}
+
+/// What the policy was that chose a plan, and what it predicted. Numbers are kept to four significant digits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanPrediction {
+    /// How the choice was made: `thresholds` or `budget`.
+    pub policy: String,
+    /// The budget, in shares of a step's progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+    /// Of the step's products on the plan's target, in units of their cost in f32.
+    pub cost: f64,
+    /// The predicted quality loss, in shares of a step's progress.
+    pub quality_loss: f64,
+    /// The lower end of its 95 % confidence interval.
+    pub quality_loss_low: f64,
+    /// The upper end.
+    pub quality_loss_high: f64,
 }
 
 /// The decision for one site.
@@ -164,6 +185,7 @@ impl Plan {
             loss_scaling,
             states: StateFormats::default(),
             storage: StorageTable::default(),
+            prediction: None,
             sites,
         })
     }
@@ -191,6 +213,7 @@ impl Plan {
             loss_scaling: recipe.loss_scaling.clone(),
             states: recipe.states,
             storage: recipe.storage.clone(),
+            prediction: None,
             sites: planned,
         })
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Evidence;
 use crate::file;
 use crate::loss_scaling::LossScaling;
-use crate::plan::{Plan, PlanError, PlannedSite, SCHEMA, Source};
+use crate::plan::{Plan, PlanError, PlanPrediction, PlannedSite, SCHEMA, Source};
 use crate::site::{Pass, Role, SiteKind, SiteNumerics};
 use crate::storage::StorageTable;
 use crate::toml_text;
@@ -28,6 +28,8 @@ struct PlanFile {
     states: StateFormats,
     #[serde(default, skip_serializing_if = "StorageTable::is_default")]
     storage: StorageTable,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prediction: Option<PlanPrediction>,
     #[serde(default)]
     sites: Vec<SiteEntry>,
 }
@@ -168,6 +170,7 @@ pub(crate) fn from_toml(text: &str) -> Result<Plan, PlanError> {
     Ok(Plan {
         states: file.states,
         storage: file.storage,
+        prediction: file.prediction,
         ..plan
     })
 }
@@ -179,6 +182,7 @@ pub(crate) fn to_toml(plan: &Plan) -> Result<String, PlanError> {
         source: plan.source.clone(),
         states: plan.states,
         storage: plan.storage.clone(),
+        prediction: plan.prediction.clone(),
         sites: plan.sites.iter().map(SiteEntry::of).collect(),
     })?)
 }

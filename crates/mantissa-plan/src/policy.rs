@@ -1,10 +1,11 @@
 //! What a pair of numerics must clear to be chosen.
 
+use mantissa_formats::Rounding;
 use serde::{Deserialize, Serialize};
 
 use crate::candidates::Candidates;
 use crate::cost::{Target, TargetError};
-use crate::evaluate::PairError;
+use crate::evaluate::{PairError, Share};
 use crate::site::{Pass, Role};
 
 /// The bounds a pair of numerics must stay below, each with the upper end of its metric's 95 % confidence interval.
@@ -51,9 +52,32 @@ impl Default for Thresholds {
     }
 }
 
+/// How a choice is made among the candidates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// For each pass by itself, the cheapest pair that clears every threshold.
+    Thresholds,
+    /// For all passes together, the cheapest pairs whose predicted quality losses, each with the upper end of its confidence
+    /// interval, add up to at most this share of a step's progress; the thresholds of operands hold for each, those of the
+    /// backward error do not.
+    Budget(f64),
+}
+
+impl Choice {
+    /// `thresholds` or `budget`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Choice::Thresholds => "thresholds",
+            Choice::Budget(_) => "budget",
+        }
+    }
+}
+
 /// The thresholds, the candidates, and the target whose cost decides among the pairs that clear.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
+    /// How the choice is made.
+    pub choice: Choice,
     /// What a pair must clear.
     pub thresholds: Thresholds,
     /// The numerics considered.
@@ -64,18 +88,57 @@ pub struct Policy {
     pub outputs: usize,
     /// Keys the random bits of stochastic candidates.
     pub seed: u64,
+    /// An earlier plan's decision is kept unless the new one is cheaper by more than this share, so that plans of
+    /// successive profiles do not flap.
+    pub hysteresis: f64,
 }
 
 impl Policy {
-    /// The default thresholds and candidates, for the built-in target of this name.
-    pub fn for_target(name: &str) -> Result<Policy, TargetError> {
-        Ok(Policy {
+    /// The default policy for a target: its candidates, or the default ones.
+    pub fn of(target: Target) -> Policy {
+        Policy {
+            choice: Choice::Thresholds,
             thresholds: Thresholds::default(),
-            candidates: Candidates::default(),
-            target: Target::preset(name)?,
+            candidates: target.candidates.clone().unwrap_or_default(),
+            target,
             outputs: 4096,
             seed: 0,
+            hysteresis: 0.05,
+        }
+    }
+
+    /// The default policy for the built-in target of this name, or the target in this file where the name ends in `.toml`.
+    pub fn for_target(name: &str) -> Result<Policy, TargetError> {
+        Target::named(name).map(Policy::of)
+    }
+
+    /// That no candidate but f32 is native on the target, if so, and what happens then.
+    pub fn warning(&self) -> Option<String> {
+        let native = Pass::ALL.into_iter().any(|pass| {
+            let pairs = self.candidates.pairs(pass);
+            pairs
+                .iter()
+                .any(|pair| !pair.is_fp32() && self.target.is_native(pair))
+        });
+        (!native).then(|| {
+            format!(
+                "the target `{}` multiplies none of the candidates natively: each is emulated at {} times the rate of f32, so that \
+                 narrow formats save at most traffic; name candidates that are native there in a policy file, or add \
+                 [[products]] to the target",
+                self.target.name, self.target.otherwise
+            )
         })
+    }
+}
+
+impl Policy {
+    /// Every metric of a pair that the policy bounds.
+    /// Under a budget, what a product's error may be is not bounded: the budget weighs it against all others.
+    pub(crate) fn checks(&self, pass: Pass, depth: usize, error: &PairError) -> Vec<Check> {
+        match self.choice {
+            Choice::Thresholds => self.thresholds.checks(pass, depth, error),
+            Choice::Budget(_) => self.thresholds.operand_checks(pass, error),
+        }
     }
 }
 
@@ -85,23 +148,49 @@ impl Default for Policy {
     }
 }
 
-/// One metric of a pair held against its bound.
+/// One metric of a pair held against the bound of a rule.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Check {
-    pub(crate) metric: String,
-    pub(crate) high: f64,
-    pub(crate) bound: f64,
+pub struct Check {
+    /// The rule: a field of [`Thresholds`].
+    pub rule: &'static str,
+    /// What is measured.
+    pub metric: &'static str,
+    /// The operand it is measured of; none for the product itself.
+    pub operand: Option<Role>,
+    /// The estimate.
+    pub value: f64,
+    /// The upper end of its 95 % confidence interval; infinite where the samples are too few for one.
+    pub high: f64,
+    /// What it may be.
+    pub bound: f64,
 }
 
 impl Check {
-    /// How much of the bound is used up: the pair clears up to 1.
-    pub(crate) fn used(&self) -> f64 {
-        if self.high <= 0.0 {
+    /// How much of the bound is used up, with confidence: the pair clears up to 1.
+    pub fn used(&self) -> f64 {
+        self.share(self.high)
+    }
+
+    /// Whether the estimate itself is beyond the bound.
+    pub fn is_exceeded(&self) -> bool {
+        self.share(self.value) > 1.0
+    }
+
+    fn share(&self, value: f64) -> f64 {
+        if value <= 0.0 || self.bound == f64::INFINITY {
             0.0
-        } else if self.bound > 0.0 && self.high.is_finite() {
-            self.high / self.bound
+        } else if self.bound > 0.0 && value.is_finite() {
+            value / self.bound
         } else {
             f64::INFINITY
+        }
+    }
+
+    /// The metric, and of what.
+    pub fn measure(&self) -> String {
+        match self.operand {
+            Some(role) => format!("{} of {role}", self.metric),
+            None => self.metric.to_string(),
         }
     }
 }
@@ -116,55 +205,88 @@ impl Thresholds {
         at_reference * (self.reference_depth as f64 / depth.max(1) as f64).sqrt()
     }
 
-    /// The metric that uses up most of its bound.
-    pub(crate) fn tightest(&self, pass: Pass, depth: usize, error: &PairError) -> Check {
-        let mut tightest = Check {
-            metric: "backward error".to_string(),
+    /// The product's backward error held against its bound.
+    fn product_check(&self, pass: Pass, depth: usize, error: &PairError) -> Check {
+        Check {
+            rule: match pass {
+                Pass::Forward => "forward_backward_error",
+                Pass::GradLhs | Pass::GradRhs => "gradient_backward_error",
+            },
+            metric: "backward error",
+            operand: None,
+            value: match error.product {
+                _ if error.numerics.is_fp32() => 0.0,
+                Some(product) => product.median,
+                None => 0.0,
+            },
             high: backward_error_high(error),
             bound: self.backward_error(pass, depth),
-        };
+        }
+    }
+
+    /// Each operand's own errors held against their bounds: the rules that hold whatever becomes of the product.
+    pub(crate) fn operand_checks(&self, pass: Pass, error: &PairError) -> Vec<Check> {
+        let [left, right] = pass.operands();
         let operands = [
-            (error.left, error.numerics.left),
-            (error.right, error.numerics.right),
+            (left, error.left, error.numerics.left),
+            (right, error.right, error.numerics.right),
         ];
-        for (role, (operand, numerics)) in pass.operands().into_iter().zip(operands) {
-            let gradient = role == Role::Grad;
-            let mut checks = vec![
-                (
-                    "underflow",
-                    operand.underflow.high,
-                    if gradient {
-                        self.gradient_underflow
-                    } else {
-                        self.underflow
-                    },
-                ),
-                ("saturation", operand.saturation.high, self.saturation),
-            ];
-            if !(gradient && numerics.rounding == mantissa_formats::Rounding::Stochastic) {
-                checks.push((
-                    "bias",
-                    operand.bias.high,
-                    if gradient {
-                        self.gradient_bias
-                    } else {
-                        self.bias
-                    },
-                ));
-            }
-            for (metric, high, bound) in checks {
-                let check = Check {
-                    metric: format!("{metric} of {role}"),
-                    high,
+        let mut checks = Vec::new();
+        for (role, operand, numerics) in operands {
+            let mut hold = |rule, metric, share: Share, bound| {
+                checks.push(Check {
+                    rule,
+                    metric,
+                    operand: Some(role),
+                    value: share.estimate,
+                    high: share.high,
                     bound,
-                };
-                if check.used() > tightest.used() {
-                    tightest = check;
+                });
+            };
+            hold(
+                "saturation",
+                "saturation",
+                operand.saturation,
+                self.saturation,
+            );
+            if role == Role::Grad {
+                hold(
+                    "gradient_underflow",
+                    "underflow",
+                    operand.underflow,
+                    self.gradient_underflow,
+                );
+                if numerics.rounding != Rounding::Stochastic {
+                    hold("gradient_bias", "bias", operand.bias, self.gradient_bias);
                 }
+            } else {
+                hold("underflow", "underflow", operand.underflow, self.underflow);
+                hold("bias", "bias", operand.bias, self.bias);
             }
         }
-        tightest
+        checks
     }
+
+    /// Every metric of a pair held against its bound, the backward error first.
+    pub fn checks(&self, pass: Pass, depth: usize, error: &PairError) -> Vec<Check> {
+        let mut checks = vec![self.product_check(pass, depth, error)];
+        checks.extend(self.operand_checks(pass, error));
+        checks
+    }
+}
+
+/// Of some checks, at least one, the first of those that use up most of their bound.
+pub(crate) fn tightest(checks: Vec<Check>) -> Check {
+    checks
+        .into_iter()
+        .reduce(|tightest, check| {
+            if check.used() > tightest.used() {
+                check
+            } else {
+                tightest
+            }
+        })
+        .expect("at least one check")
 }
 
 /// The upper end of the median's confidence interval; infinite where the samples are too few or say nothing.

@@ -163,6 +163,12 @@ impl PassNumerics {
         }
     }
 
+    /// The numerics by operand of this pass.
+    pub fn by_role(&self, pass: Pass) -> BTreeMap<Role, Numerics> {
+        let [left, right] = pass.operands();
+        BTreeMap::from([(left, self.left), (right, self.right)])
+    }
+
     /// Whether neither operand is quantized.
     pub fn is_fp32(&self) -> bool {
         self.left.is_fp32() && self.right.is_fp32()

@@ -1,6 +1,7 @@
 //! One module a command: its arguments, and `run`.
 
 pub mod cast;
+pub mod check;
 pub mod compare;
 pub mod demo;
 pub mod export;
@@ -30,6 +31,7 @@ pub fn run(command: Option<Command>) -> Result<(), Error> {
         Some(Command::Profile(args)) => profile::run(args),
         Some(Command::Plan(args)) => plan::run(args),
         Some(Command::Whatif(args)) => whatif::run(args),
+        Some(Command::Check(args)) => check::run(args),
         Some(Command::Memory(args)) => memory::run(args),
         Some(Command::Report(args)) => report::run(args),
         Some(Command::Serve(args)) => serve::run(args),

@@ -2,7 +2,7 @@
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{ErrorSums, row_errors};
-use mantissa_quant::{Numerics, Operand, quantize};
+use mantissa_quant::{Factor, Numerics, Operand, product, quantize};
 
 use crate::profile::PassSample;
 
@@ -61,6 +61,32 @@ impl Excerpt {
     /// How many rows were sampled of the left (0) or right (1) operand, over all matrices.
     pub(crate) fn row_count(&self, side: usize) -> usize {
         self.sides[side].count()
+    }
+
+    /// Multiplies the rows of one side, and its amax, with a number.
+    pub(crate) fn multiply_side(&mut self, side: usize, factor: f32) {
+        // The row of the amax is one of them.
+        for x in &mut self.sides[side].rows {
+            *x *= factor;
+        }
+    }
+
+    /// How many rows each matrix of either side has.
+    pub(super) fn outer(&self) -> [usize; 2] {
+        [0, 1].map(|side| self.sides[side].outer)
+    }
+
+    /// The product of rows of both sides, `[batch, left, right]`.
+    pub(super) fn multiply(&self, rows: [&[f32]; 2]) -> Vec<f32> {
+        let [left, right] = &self.sides;
+        let mut result = vec![0.0; self.outputs()];
+        product(
+            Factor::fp32(left.view(self.depth, rows[0])),
+            Factor::fp32(right.view(self.depth, rows[1])),
+            None,
+            &mut result,
+        );
+        result
     }
 
     /// Rows that meet in different products: no two of so many outputs share a row.

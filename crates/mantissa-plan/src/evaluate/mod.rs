@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use mantissa_formats::RandomBits;
 use mantissa_metrics::{BackwardError, Compared, ErrorSums, ExactProduct, SignedError};
-use mantissa_quant::{Factor, Numerics, product};
+use mantissa_quant::Numerics;
 
+use crate::noise::{Noise, NoiseSums};
 use crate::site::{Pass, PassNumerics};
 
 pub use excerpt::Excerpt;
@@ -27,12 +28,16 @@ pub struct PairError {
     pub left: OperandError,
     /// The right operand's own error.
     pub right: OperandError,
+    /// The noise it adds to the product.
+    pub noise: Noise,
 }
 
 /// Evaluates pairs of numerics on the same excerpts; what pairs have in common is computed once.
 pub struct Evaluator<'e> {
     excerpts: &'e [Excerpt],
     exact: Vec<ExactProduct<'e>>,
+    /// The products in f32, which noise is measured from.
+    unquantized: Vec<Vec<f32>>,
     seed: u64,
     stream: u64,
     quantized: HashMap<(usize, Numerics), QuantizedSide>,
@@ -58,9 +63,14 @@ impl<'e> Evaluator<'e> {
                 )
             })
             .collect();
+        let unquantized = excerpts
+            .iter()
+            .map(|excerpt| excerpt.multiply([&excerpt.sides[0].rows, &excerpt.sides[1].rows]))
+            .collect();
         Evaluator {
             excerpts,
             exact,
+            unquantized,
             seed,
             stream,
             quantized: HashMap::new(),
@@ -79,17 +89,7 @@ impl<'e> Evaluator<'e> {
             .excerpts
             .iter()
             .zip(left.rows.iter().zip(&right.rows))
-            .map(|(excerpt, (left_rows, right_rows))| {
-                let [left, right] = &excerpt.sides;
-                let mut result = vec![0.0; excerpt.outputs()];
-                product(
-                    Factor::fp32(left.view(excerpt.depth(), left_rows)),
-                    Factor::fp32(right.view(excerpt.depth(), right_rows)),
-                    None,
-                    &mut result,
-                );
-                result
-            })
+            .map(|(excerpt, (left, right))| excerpt.multiply([left, right]))
             .collect();
         let products = || self.exact.iter().zip(&results);
         let signed: Vec<Vec<f64>> = products()
@@ -104,8 +104,21 @@ impl<'e> Evaluator<'e> {
         let outputs: usize = results.iter().map(Vec::len).sum();
         let excluded = (outputs - errors.len()) as u64;
         let independent = self.excerpts.iter().map(Excerpt::independent).sum();
+        let mut noise = NoiseSums::default();
+        if !numerics.is_fp32() {
+            let unquantized = self.excerpts.iter().zip(&self.unquantized);
+            for ((excerpt, unquantized), result) in unquantized.zip(&results) {
+                let [left, right] = excerpt.outer();
+                noise.add(unquantized, result, left, right);
+            }
+        }
         PairError {
             numerics,
+            noise: if numerics.is_fp32() {
+                Noise::NONE
+            } else {
+                noise.noise()
+            },
             signed: SignedError::of(&compared),
             product: BackwardError::from_errors(errors, independent, excluded),
             left: left.error,

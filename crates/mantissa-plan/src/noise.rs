@@ -1,0 +1,274 @@
+//! What a pair of numerics does to a product as a signal: how much noise it adds, and how much of that is systematic.
+//!
+//! [`PairError`](crate::evaluate::PairError) has the backward error, which holds every output against the magnitudes that
+//! went into it. A prediction of what training loses needs powers instead: squares that can be weighted and added up.
+
+/// An estimate with its variance, as far as the sample tells it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The estimate.
+    pub value: f64,
+    /// Variance of the estimate; `None` where there are too few rows for one.
+    pub variance: Option<f64>,
+}
+
+impl Estimate {
+    /// Known to be zero.
+    pub const ZERO: Estimate = Estimate {
+        value: 0.0,
+        variance: Some(0.0),
+    };
+}
+
+/// The noise of a product in a pair of numerics, y an output in f32 and q the same output quantized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Mean of (q − y)².
+    pub power: Estimate,
+    /// tan² of the angle between the outputs y and q as vectors: the power of what is not along y, relative to what is left
+    /// along it. A common factor is no noise; outputs that were lost are.
+    pub angle: Estimate,
+    /// The square of the mean of q − y, as a share of the mean of y², less what chance would leave of it.
+    pub bias: f64,
+}
+
+impl Noise {
+    /// Of a product that is not quantized.
+    pub const NONE: Noise = Noise {
+        power: Estimate::ZERO,
+        angle: Estimate::ZERO,
+        bias: 0.0,
+    };
+}
+
+/// Sums over outputs that share a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    count: f64,
+    signal: f64,
+    along: f64,
+    error: f64,
+    noise: f64,
+}
+
+impl Sums {
+    fn add(&mut self, y: f64, error: f64) {
+        self.count += 1.0;
+        self.signal += y * y;
+        self.along += y * error;
+        self.error += error;
+        self.noise += error * error;
+    }
+
+    fn plus(&self, other: &Sums, factor: f64) -> Sums {
+        Sums {
+            count: self.count + factor * other.count,
+            signal: self.signal + factor * other.signal,
+            along: self.along + factor * other.along,
+            error: self.error + factor * other.error,
+            noise: self.noise + factor * other.noise,
+        }
+    }
+
+    /// The same with errors and outputs in units in which the mean square of the outputs is 1.
+    fn normalized(&self, mean_square: f64) -> Sums {
+        Sums {
+            count: self.count,
+            signal: self.signal / mean_square,
+            along: self.along / mean_square,
+            error: self.error / mean_square.sqrt(),
+            noise: self.noise / mean_square,
+        }
+    }
+
+    fn power(&self) -> f64 {
+        if self.count > 0.0 {
+            self.noise / self.count
+        } else {
+            0.0
+        }
+    }
+
+    fn angle(&self) -> f64 {
+        if self.noise == 0.0 {
+            return 0.0;
+        }
+        let left = 1.0 + self.along / self.signal;
+        let across = (self.noise - self.along * self.along / self.signal).max(0.0);
+        if left > 0.0 {
+            across / (left * left * self.signal)
+        } else {
+            // Nothing is left along y, or it points the other way.
+            f64::INFINITY
+        }
+    }
+
+    fn mean_error(&self) -> f64 {
+        if self.count > 0.0 {
+            self.error / self.count
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Collects [`Noise`] over several products of one pass.
+#[derive(Debug, Default)]
+pub(crate) struct NoiseSums {
+    /// In the units of the product.
+    plain: Vec<Sums>,
+    /// Each product in units of its own outputs, so that steps with another loss scale weigh the same.
+    normalized: Vec<Sums>,
+}
+
+impl NoiseSums {
+    /// Adds one product: `exact` and `quantized` are `[batch, left, right]`, row-major. Outputs that are not finite in f32
+    /// say nothing; those that are and became something else are infinite noise.
+    pub(crate) fn add(&mut self, exact: &[f32], quantized: &[f32], left: usize, right: usize) {
+        // The outputs of a product share rows; those of the smaller operand are the fewest independent draws.
+        let by_left = left <= right;
+        let per_matrix = if by_left { left } else { right };
+        let matrices = exact.len() / (left * right).max(1);
+        let mut groups = vec![Sums::default(); matrices * per_matrix];
+        for (index, (&y, &q)) in exact.iter().zip(quantized).enumerate() {
+            if !y.is_finite() {
+                continue;
+            }
+            let (matrix, row, column) =
+                (index / (left * right), index / right % left, index % right);
+            let group = matrix * per_matrix + if by_left { row } else { column };
+            let error = if q.is_finite() {
+                f64::from(q) - f64::from(y)
+            } else {
+                f64::INFINITY
+            };
+            groups[group].add(f64::from(y), error);
+        }
+        groups.retain(|group| group.count > 0.0);
+        let total = groups
+            .iter()
+            .fold(Sums::default(), |sum, group| sum.plus(group, 1.0));
+        if total.signal > 0.0 {
+            let mean_square = total.signal / total.count;
+            let normalized = groups.iter().map(|group| group.normalized(mean_square));
+            self.normalized.extend(normalized);
+        }
+        self.plain.extend(groups);
+    }
+
+    pub(crate) fn noise(&self) -> Noise {
+        let mean_error = jackknife(&self.normalized, Sums::mean_error);
+        let by_chance = mean_error.variance.unwrap_or(f64::INFINITY);
+        Noise {
+            power: jackknife(&self.plain, Sums::power),
+            angle: jackknife(&self.normalized, Sums::angle),
+            bias: (mean_error.value * mean_error.value - by_chance).max(0.0),
+        }
+    }
+}
+
+/// A function of sums over groups, with the variance that leaving out one group after the other shows (the delete-one
+/// jackknife: Efron and Tibshirani, *An Introduction to the Bootstrap*, section 11.2). It needs two groups.
+fn jackknife(groups: &[Sums], value_of: impl Fn(&Sums) -> f64) -> Estimate {
+    let total = groups
+        .iter()
+        .fold(Sums::default(), |sum, group| sum.plus(group, 1.0));
+    let value = if total.noise.is_finite() {
+        value_of(&total)
+    } else {
+        f64::INFINITY
+    };
+    if !value.is_finite() {
+        return Estimate {
+            value: f64::INFINITY,
+            variance: None,
+        };
+    }
+    let n = groups.len() as f64;
+    let variance = (groups.len() > 1).then(|| {
+        let without: Vec<f64> = groups
+            .iter()
+            .map(|group| value_of(&total.plus(group, -1.0)))
+            .collect();
+        let mean = without.iter().sum::<f64>() / n;
+        let squares: f64 = without.iter().map(|x| (x - mean) * (x - mean)).sum();
+        (n - 1.0) / n * squares
+    });
+    Estimate {
+        value,
+        variance: variance.filter(|variance| variance.is_finite()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mantissa_formats::RandomBits;
+    use mantissa_metrics::sample::student_t;
+
+    use super::*;
+
+    fn normal(stream: u64, count: usize) -> Vec<f32> {
+        student_t(f64::INFINITY, RandomBits::new(11, stream), count)
+    }
+
+    fn noise(exact: &[f32], quantized: &[f32], left: usize) -> Noise {
+        let mut sums = NoiseSums::default();
+        sums.add(exact, quantized, left, exact.len() / left);
+        sums.noise()
+    }
+
+    #[test]
+    fn independent_noise_is_found_whatever_the_units() {
+        let (y, e) = (normal(0, 64 * 64), normal(1, 64 * 64));
+        for unit in [1.0f32, 1e-6] {
+            let exact: Vec<f32> = y.iter().map(|y| y * unit).collect();
+            let quantized: Vec<f32> = y
+                .iter()
+                .zip(&e)
+                .map(|(y, e)| (y + 0.1 * e) * unit)
+                .collect();
+            let found = noise(&exact, &quantized, 64);
+            let deviation = found.angle.variance.unwrap().sqrt();
+            assert!((found.angle.value - 0.01).abs() < 4.0 * deviation && deviation < 1e-3);
+            let power = f64::from(unit).powi(2) * 0.01;
+            assert!((found.power.value / power - 1.0).abs() < 0.1);
+            assert!(found.bias < 1e-5, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_common_factor_is_no_noise_and_a_common_shift_is_bias() {
+        let y = normal(2, 64 * 64);
+        let halved: Vec<f32> = y.iter().map(|y| y * 0.5).collect();
+        assert!(noise(&y, &halved, 64).angle.value < 1e-12);
+        let shifted: Vec<f32> = y.iter().map(|y| y + 0.1).collect();
+        let found = noise(&y, &shifted, 64);
+        assert!((found.bias - 0.01).abs() < 1e-3, "{found:?}");
+        // Zeros for the smaller half of the outputs, and zeros for all of them.
+        let lost: Vec<f32> = y
+            .iter()
+            .map(|y| if y.abs() < 0.6745 { 0.0 } else { *y })
+            .collect();
+        let found = noise(&y, &lost, 64);
+        assert!((0.05..0.12).contains(&found.angle.value), "{found:?}");
+        assert_eq!(
+            noise(&y, &vec![0.0; y.len()], 64).angle.value,
+            f64::INFINITY
+        );
+    }
+
+    #[test]
+    fn what_says_nothing_has_no_variance() {
+        assert_eq!(noise(&[1.0, 2.0], &[1.0, 2.5], 1).angle.variance, None);
+        let zeros = noise(&[0.0; 16], &[0.0; 16], 4);
+        assert_eq!((zeros.angle.value, zeros.angle.variance), (0.0, None));
+        let infinite = noise(
+            &[1.0, 2.0, 3.0, f32::NAN],
+            &[1.0, f32::INFINITY, 3.0, 4.0],
+            2,
+        );
+        assert_eq!(infinite.power.value, f64::INFINITY);
+        let excluded = noise(&[1.0, f32::NAN, 3.0, f32::NAN], &[1.0, 2.0, 3.0, 4.0], 2);
+        assert_eq!(excluded.power.value, 0.0);
+    }
+}
