@@ -8,6 +8,7 @@ mod formats;
 mod guard;
 mod inspect;
 mod memory;
+mod plan;
 mod profile;
 mod recipes;
 mod report;
