@@ -273,6 +273,11 @@ impl Thresholds {
         checks.extend(self.operand_checks(pass, error));
         checks
     }
+
+    /// The metric that uses up most of its bound.
+    pub(crate) fn tightest(&self, pass: Pass, depth: usize, error: &PairError) -> Check {
+        tightest(self.checks(pass, depth, error))
+    }
 }
 
 /// Of some checks, at least one, the first of those that use up most of their bound.

@@ -129,7 +129,7 @@ fn of_format(
         format,
         granularity: numerics.granularity,
         suffices: first.is_some(),
-        tightest: tightest.metric,
+        tightest: tightest.measure(),
         high: tightest.high,
         bound: tightest.bound,
         backward_error: median(error),
