@@ -52,14 +52,14 @@ fn a_budget_in_units_of_a_recipe_is_kept_and_checked() {
         .sum();
     assert!((sum / lost - 1.0).abs() < 1e-6);
     let tight = check(&plan, &["--budget", "1e-9"]);
-    assert_eq!(tight.code, Some(4));
+    assert_eq!(tight.code, Some(5));
     assert!(
         tight.stdout.contains("\"rule\": \"budget\""),
         "{}",
         tight.stdout
     );
     let naive = check("e5m2-unscaled", &[]);
-    assert_eq!(naive.code, Some(4), "{}", naive.stderr);
+    assert_eq!(naive.code, Some(5), "{}", naive.stderr);
     assert!(naive.stdout.contains("gradient_underflow"));
 
     let explained = mantissa(["plan", &plan, "--explain", "head"]);
