@@ -172,7 +172,9 @@ fn holds_weight(measured: &SiteProfile) -> bool {
 /// The linear sites whose `lhs` is the very tensor that this one's is, in forward order: their gradients add up there, so
 /// that each is one of as many ways. Told by shape and amaxes, which are equal for nothing else.
 fn readers_of_same(profile: &Profile, index: usize) -> Vec<usize> {
-    let key = |site: &SiteProfile| -> Option<([usize; 3], Vec<(u64, u32)>)> {
+    /// Shape, and amax by step.
+    type Key = ([usize; 3], Vec<(u64, u32)>);
+    let key = |site: &SiteProfile| -> Option<Key> {
         let forward = (site.site.kind == SiteKind::Linear)
             .then(|| site.passes.get(&Pass::Forward))
             .flatten()?;

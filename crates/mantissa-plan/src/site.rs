@@ -173,12 +173,6 @@ impl PassNumerics {
     pub fn is_fp32(&self) -> bool {
         self.left.is_fp32() && self.right.is_fp32()
     }
-
-    /// The numerics by the operand they are of in `pass`.
-    pub fn by_role(&self, pass: Pass) -> BTreeMap<Role, Numerics> {
-        let [left, right] = pass.operands();
-        BTreeMap::from([(left, self.left), (right, self.right)])
-    }
 }
 
 /// The numerics of all operands of a site's three passes.

@@ -81,7 +81,7 @@ impl PassState {
         if let Some(check) = measured {
             let used = check.used();
             self.used = used.min(MOST_USED);
-            self.metric = Some(check.metric.clone());
+            self.metric = Some(check.measure());
             self.out = if used > settings.tolerance {
                 self.out.saturating_add(1)
             } else {
@@ -196,7 +196,10 @@ mod tests {
 
     fn check(used: f64) -> Check {
         Check {
-            metric: "backward error".into(),
+            rule: "forward_backward_error",
+            metric: "backward error",
+            operand: None,
+            value: used * 4e-3,
             high: used * 4e-3,
             bound: 4e-3,
         }

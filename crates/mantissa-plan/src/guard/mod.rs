@@ -573,7 +573,7 @@ fn target(plan: &Plan) -> Target {
 
 fn exceeded(check: &Check) -> Option<Exceeded> {
     check.high.is_finite().then(|| Exceeded {
-        metric: check.metric.clone(),
+        metric: check.measure(),
         value: significant(check.high),
         bound: significant(check.bound),
     })

@@ -96,7 +96,8 @@ impl Tables<'_> {
             }
         }
         let worst = if several { "worst " } else { "" };
-        let cosines: [(&str, fn(&Summary) -> Option<&Worst<Estimate>>); 2] = [
+        type Cosine = fn(&Summary) -> Option<&Worst<Estimate>>;
+        let cosines: [(&str, Cosine); 2] = [
             ("weight gradient", |s| s.gradient_cosine.as_ref()),
             ("update", |s| s.update_cosine.as_ref()),
         ];
