@@ -137,7 +137,9 @@ impl PassState {
             is_promotion: false,
             reason: format!(
                 "{} would have been at most {:.3e}, below {:.3e}, for {needed} measurements",
-                check.metric, check.high, check.bound
+                check.measure(),
+                check.high,
+                check.bound
             ),
             check,
         })
@@ -170,10 +172,12 @@ pub(super) fn exceeds(check: &Check) -> String {
     if check.high.is_finite() {
         format!(
             "{} may be {:.3e}, beyond {:.3e}",
-            check.metric, check.high, check.bound
+            check.measure(),
+            check.high,
+            check.bound
         )
     } else {
-        format!("{} is not finite", check.metric)
+        format!("{} is not finite", check.measure())
     }
 }
 
