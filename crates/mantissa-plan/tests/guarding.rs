@@ -1,12 +1,14 @@
 //! The guard on operands of known distributions and on losses of known shape.
 
+use std::collections::BTreeMap;
+
 use mantissa_formats::RandomBits;
 use mantissa_metrics::sample::student_t;
 use mantissa_plan::decision::{Change, Decision};
 use mantissa_plan::guard::{
     Divergence, Fault, Guard, Measurement, Outcome, Sample, Settings, Skip, State, Verdict,
 };
-use mantissa_plan::{Pass, PassSample, Plan, Recipe, Role, Site, SiteKind};
+use mantissa_plan::{Evidence, Pass, PassSample, Plan, Recipe, Role, Site, SiteKind, Thresholds};
 
 const ROWS: usize = 32;
 const DEPTH: usize = 256;
@@ -129,6 +131,60 @@ fn operands_in_budget_are_measured_and_left_alone() {
         assert_eq!(lhs.saturation, Some(0.0));
     }
     assert_eq!(plan, before);
+}
+
+#[test]
+fn what_a_budget_accepted_is_in_budget() {
+    let strict = Settings {
+        thresholds: Thresholds {
+            forward_backward_error: 1e-4,
+            gradient_backward_error: 1e-4,
+            ..Thresholds::default()
+        },
+        ..Settings::default()
+    };
+    let promotes = |plan: &mut Plan| {
+        let (measurements, decisions) = measure(&mut Guard::new(strict.clone()), plan, 0, 1.0);
+        (measurements, !decisions.is_empty())
+    };
+    let (measurements, promoted) = promotes(&mut plan("int8/tensor"));
+    assert!(promoted);
+
+    let mut accepted = plan("int8/tensor");
+    for measured in &measurements {
+        let site = accepted
+            .sites
+            .iter_mut()
+            .find(|site| site.name == measured.site);
+        let evidence = Evidence {
+            samples: 1,
+            first_step: 0,
+            last_step: 0,
+            outputs: 1024,
+            depth: DEPTH as u64,
+            cost: 0.5,
+            cost_share: None,
+            quality_loss: None,
+            quality_loss_high: None,
+            backward_error: measured.backward_error.unwrap(),
+            backward_error_high: measured.backward_error_high.unwrap(),
+            // A budget bounds no single product.
+            backward_error_bound: f64::INFINITY,
+            margin: 0.0,
+            tightest: "backward error".to_string(),
+            rule: String::new(),
+            operands: BTreeMap::new(),
+            runner_up: None,
+            rejected: None,
+            promotion: None,
+        };
+        site.unwrap().evidence.insert(measured.pass, evidence);
+    }
+    let (again, promoted) = promotes(&mut accepted);
+    assert!(!promoted);
+    for measured in again {
+        assert_eq!(measured.backward_error_bound, measured.backward_error_high);
+    }
 }
 
 #[test]

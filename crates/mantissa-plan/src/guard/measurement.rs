@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::Settings;
 use crate::evaluate::{Evaluator, Excerpt, OperandError, PairError, stream};
 use crate::evidence::significant;
-use crate::policy::{Check, backward_error_high};
+use crate::policy::{Check, backward_error_high, tightest};
 use crate::profile::PassSample;
 use crate::site::{Pass, PassNumerics, Role};
 
@@ -103,23 +103,33 @@ impl<'s> Trial<'s> {
     /// interval, or nothing but zeros.
     pub(super) fn tightest(&mut self, pair: PassNumerics) -> Option<Check> {
         let error = self.evaluator.pair(pair);
-        self.check(&error)
+        self.check(&error, None)
     }
 
-    fn check(&self, error: &PairError) -> Option<Check> {
+    /// `agreed` is a backward error that is in budget whatever the thresholds say.
+    fn check(&self, error: &PairError, agreed: Option<f64>) -> Option<Check> {
         let thresholds = &self.settings.thresholds;
         let mut error = *error;
         // The rows of one step are too few to bound a bias as small as those allowed: it is taken as it was found.
         for operand in [&mut error.left, &mut error.right] {
             operand.bias.high = operand.bias.estimate;
         }
-        backward_error_high(&error)
-            .is_finite()
-            .then(|| thresholds.tightest(self.sample.pass, self.depth, &error))
+        backward_error_high(&error).is_finite().then(|| {
+            let mut checks = thresholds.checks(self.sample.pass, self.depth, &error);
+            for check in checks.iter_mut().filter(|check| check.operand.is_none()) {
+                check.bound = check.bound.max(agreed.unwrap_or(0.0));
+            }
+            tightest(checks)
+        })
     }
 
-    /// The pass under the numerics in force, as data and as what uses up most of its bound.
-    pub(super) fn measure(&mut self, in_force: PassNumerics) -> (Measurement, Option<Check>) {
+    /// The pass under the numerics in force, as data and as what uses up most of its bound. `agreed` is the backward error
+    /// that a choice within a budget accepted for it.
+    pub(super) fn measure(
+        &mut self,
+        in_force: PassNumerics,
+        agreed: Option<f64>,
+    ) -> (Measurement, Option<Check>) {
         let pass = self.sample.pass;
         let rows = &self.sample.rows;
         let error = (!in_force.is_fp32()).then(|| self.evaluator.pair(in_force));
@@ -147,14 +157,16 @@ impl<'s> Trial<'s> {
             backward_error_high: product
                 .and_then(|product| product.median_interval)
                 .map(|interval| significant(interval.high)),
-            backward_error_bound: product
-                .map(|_| significant(self.settings.thresholds.backward_error(pass, self.depth))),
+            backward_error_bound: product.map(|_| {
+                let bound = self.settings.thresholds.backward_error(pass, self.depth);
+                significant(bound.max(agreed.unwrap_or(0.0)))
+            }),
             operands: BTreeMap::from([
                 operand(0, in_force.left, error.as_ref().map(|error| error.left)),
                 operand(1, in_force.right, error.as_ref().map(|error| error.right)),
             ]),
         };
-        let check = error.as_ref().and_then(|error| self.check(error));
+        let check = error.as_ref().and_then(|error| self.check(error, agreed));
         (measurement, check)
     }
 }

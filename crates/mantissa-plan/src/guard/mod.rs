@@ -35,7 +35,7 @@ use crate::cost::Target;
 use crate::decision::{Change, Decision, Exceeded, PassChange};
 use crate::evaluate::Excerpt;
 use crate::evidence::significant;
-use crate::plan::{Plan, Source};
+use crate::plan::{Plan, PlannedSite, Source};
 use crate::policy::Check;
 use crate::site::{Pass, PassNumerics, Role};
 use hysteresis::{PassState, Turn};
@@ -201,23 +201,24 @@ impl Guard {
         let in_force: BTreeMap<&str, _> = plan
             .sites
             .iter()
-            .map(|site| (site.name.as_str(), site.numerics))
+            .map(|site| (site.name.as_str(), site))
             .collect();
-        let taken: Vec<(&Sample, PassNumerics, PassState)> = samples
+        let taken: Vec<(&Sample, PassNumerics, Option<f64>, PassState)> = samples
             .iter()
             .filter_map(|sample| {
-                let numerics = in_force.get(sample.site.as_str())?;
+                let site = in_force.get(sample.site.as_str())?;
                 let passes = state.passes.entry(sample.site.clone()).or_default();
                 let pass_state = passes.remove(&sample.pass).unwrap_or_default();
-                Some((sample, *numerics.pass(sample.pass), pass_state))
+                let numerics = *site.numerics.pass(sample.pass);
+                Some((sample, numerics, agreed(site, sample.pass), pass_state))
             })
             .collect();
         let measured: Vec<(&Sample, PassNumerics, PassState, Measurement, Option<Turn>)> = taken
             .into_par_iter()
-            .map(|(sample, in_force, mut state)| {
+            .map(|(sample, in_force, agreed, mut state)| {
                 let excerpt = [Excerpt::new(&sample.rows, settings.outputs)];
                 let mut trial = Trial::new(sample, &excerpt, settings, seed);
-                let (measurement, check) = trial.measure(in_force);
+                let (measurement, check) = trial.measure(in_force, agreed);
                 state.see_amaxes([sample.rows.left_amax, sample.rows.right_amax], in_trouble);
                 let machine = (&target, excerpt[0].depth());
                 let turn = state.consider(in_force, check, settings, machine, |pair| {
@@ -552,6 +553,14 @@ impl Suspect {
             bound: significant(self.bound),
         }
     }
+}
+
+/// The backward error of a pass that a choice within a budget accepted, since it was worth its cost: it bounds no single
+/// product.
+fn agreed(site: &PlannedSite, pass: Pass) -> Option<f64> {
+    let evidence = site.evidence.get(&pass)?;
+    let within_budget = evidence.backward_error_bound.is_infinite();
+    within_budget.then_some(evidence.backward_error_high)
 }
 
 /// Changes one pass of a plan. What was measured for its old numerics says nothing of the new.
