@@ -3,6 +3,7 @@
 use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
 use rayon::prelude::*;
 
+use crate::amax::Amax;
 use crate::factor::Factor;
 use crate::gemm::{Reading, Side};
 use crate::granularity::Granularity;
@@ -41,10 +42,10 @@ pub struct Encoded {
 /// # Panics
 /// If the operand reaches outside its data.
 pub fn encode(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Option<Encoded> {
-    encode_into(operand, numerics, None, random, Vec::new())
+    encode_into(operand, numerics, Amax::Own, random, Vec::new())
 }
 
-/// [`encode`] with a given `amax` as in [`Factor::with_amax`], and into memory that is used again, such as that of
+/// [`encode`] scaled by `amax` as in [`Factor::with_amax`], and into memory that is used again, such as that of
 /// [`Encoded::into_codes`]; what it holds is overwritten.
 ///
 /// # Panics
@@ -52,7 +53,7 @@ pub fn encode(operand: &Operand, numerics: &Numerics, random: RandomBits) -> Opt
 pub fn encode_into(
     operand: &Operand,
     numerics: &Numerics,
-    amax: Option<f32>,
+    amax: Amax<'_>,
     random: RandomBits,
     mut codes: Vec<u8>,
 ) -> Option<Encoded> {

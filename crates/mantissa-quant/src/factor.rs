@@ -2,6 +2,7 @@
 
 use mantissa_formats::RandomBits;
 
+use crate::amax::Amax;
 use crate::encoded::Encoded;
 use crate::granularity::Granularity;
 use crate::numerics::Numerics;
@@ -19,8 +20,7 @@ pub(crate) enum Source<'a> {
         operand: Operand<'a>,
         numerics: Numerics,
         random: RandomBits,
-        /// In place of the operand's own.
-        amax: Option<f32>,
+        amax: Amax<'a>,
     },
     Codes {
         encoded: &'a Encoded,
@@ -35,16 +35,15 @@ impl<'a> Factor<'a> {
             operand,
             numerics,
             random,
-            amax: None,
+            amax: Amax::Own,
         };
         Factor { source }
     }
 
-    /// The same with a given amax, such as that of the steps before, where its scale is that of a tensor;
-    /// elements beyond it overflow. `None` leaves it to the operand.
-    pub const fn with_amax(mut self, given: Option<f32>) -> Self {
+    /// The same, scaled by another amax than its own.
+    pub const fn with_amax(mut self, scaled_by: Amax<'a>) -> Self {
         if let Source::Values { amax, .. } = &mut self.source {
-            *amax = given;
+            *amax = scaled_by;
         }
         self
     }

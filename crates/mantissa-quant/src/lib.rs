@@ -44,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod amax;
 mod amax_policy;
 mod encoded;
 mod factor;
@@ -61,6 +62,7 @@ mod scale;
 mod scaled;
 mod store;
 
+pub use amax::{Amax, Sharing};
 pub use amax_policy::{AmaxPolicy, ParseAmaxPolicyError};
 pub use encoded::{Encoded, encode, encode_into};
 pub use factor::Factor;

@@ -12,6 +12,7 @@ mod task;
 
 use mantissa_formats::{RandomBits, Rounder, Rounding};
 
+use crate::amax::Amax;
 use crate::granularity::ScaleLayout;
 use crate::line;
 use crate::numerics::Numerics;
@@ -71,10 +72,30 @@ pub fn scales(
     numerics: &Numerics,
     layout: ScaleLayout,
 ) -> (Vec<f32>, u64, bool) {
+    shared_scales(operand, numerics, layout, Amax::Own)
+}
+
+/// The same of an operand that may be a part of a larger one.
+pub fn shared_scales(
+    operand: &Operand,
+    numerics: &Numerics,
+    layout: ScaleLayout,
+    scaled_by: Amax,
+) -> (Vec<f32>, u64, bool) {
+    let largest = |groups: &[f32]| f32::from_bits(line::amax_bits(groups));
     let mut groups = group_amax(operand, layout);
-    let tensor = f32::from_bits(line::amax_bits(&groups));
+    let mut tensor = largest(&groups);
+    let finite = tensor.is_finite();
+    if let Amax::Shared(sharing) = scaled_by {
+        if sharing.groups {
+            sharing.raise(&mut groups);
+            tensor = largest(&groups);
+        } else if numerics.scale == ScaleKind::TwoLevel {
+            sharing.raise(std::slice::from_mut(&mut tensor));
+        }
+    }
     let degenerate = numerics.scale_groups(tensor, &mut groups);
-    (groups, degenerate, tensor.is_finite())
+    (groups, degenerate, finite)
 }
 
 /// Quantizes an operand into a panel; with `fold` its elements are multiplied by their scales again.

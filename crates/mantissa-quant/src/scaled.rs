@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicU64;
 use mantissa_formats::{Overflow, RandomBits, Rounder, Rounding};
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 
+use crate::amax::Amax;
 use crate::factor::{Factor, Source};
 use crate::gemm::{Reading, Scales, Side, Values, transpose};
 use crate::granularity::{Granularity, ScaleLayout};
 use crate::numerics::Numerics;
 use crate::operand::Operand;
-use crate::panel::{Order, amax, scales};
+use crate::panel::{Order, amax, shared_scales};
 use crate::product::OperandReport;
 
 /// Values above this may leave the range of f32 when two of them are multiplied and summed, so such
@@ -79,12 +80,17 @@ impl<'a> Scaled<'a> {
         scaled
     }
 
-    fn measure(&mut self, operand: &Operand, numerics: &Numerics, given: Option<f32>) {
+    fn measure(&mut self, operand: &Operand, numerics: &Numerics, scaled_by: Amax) {
         match numerics.granularity {
             Granularity::Unscaled => {}
             Granularity::Tensor => {
                 let largest = amax(operand);
-                let mut scale = [given.unwrap_or(largest)];
+                let mut scale = [largest];
+                match scaled_by {
+                    Amax::Own => {}
+                    Amax::Given(amax) => scale = [amax],
+                    Amax::Shared(sharing) => sharing.raise(&mut scale),
+                }
                 self.degenerate_groups = numerics.scale_groups(0.0, &mut scale);
                 self.amax = Some(largest);
                 self.scales = Held::One(scale);
@@ -92,7 +98,8 @@ impl<'a> Scaled<'a> {
             }
             _ => {
                 let layout = numerics.granularity.layout(operand.outer, operand.depth);
-                let (mut many, degenerate, finite) = scales(operand, numerics, layout);
+                let (mut many, degenerate, finite) =
+                    shared_scales(operand, numerics, layout, scaled_by);
                 if order(operand, numerics) == Order::DepthMajor {
                     many = exchanged(many, layout);
                 }

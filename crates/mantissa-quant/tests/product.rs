@@ -3,7 +3,9 @@
 mod reference;
 
 use mantissa_formats::RandomBits;
-use mantissa_quant::{Factor, Numerics, Operand, ProductReport, encode, encode_into, product};
+use mantissa_quant::{
+    Amax, Factor, Numerics, Operand, ProductReport, Sharing, encode, encode_into, product,
+};
 use reference::{assert_same, sample};
 
 const LEFT: RandomBits = RandomBits::new(5, 1);
@@ -447,7 +449,7 @@ fn what_a_byte_cannot_say_is_not_encoded() {
     );
     let memory = encoded.into_codes();
     let (at, capacity) = (memory.as_ptr(), memory.capacity());
-    let again = encode_into(&matrix, &numerics("e5m2"), None, LEFT, memory).unwrap();
+    let again = encode_into(&matrix, &numerics("e5m2"), Amax::Own, LEFT, memory).unwrap();
     assert_eq!((again.codes().as_ptr(), again.codes().len()), (at, 64));
     assert!(capacity >= 64);
 }
@@ -482,14 +484,14 @@ fn a_given_amax_takes_the_place_of_the_tensors_own() {
     ] {
         let numerics = numerics(name);
         let codes = expected.map(|x: f32| x.round_ties_even() as i8 as u8);
-        let encoded = encode_into(&lhs, &numerics, Some(amax), LEFT, Vec::new()).unwrap();
+        let encoded = encode_into(&lhs, &numerics, Amax::Given(amax), LEFT, Vec::new()).unwrap();
         assert_eq!(
             (encoded.codes(), encoded.scale()),
             (&codes[..], scale),
             "{name} {amax}"
         );
         assert_eq!(encoded.report().amax, Some(4.0));
-        let factor = Factor::new(lhs, numerics, LEFT).with_amax(Some(amax));
+        let factor = Factor::new(lhs, numerics, LEFT).with_amax(Amax::Given(amax));
         let [mut of_values, mut of_codes] = [[0.0; 4]; 2];
         let found = product(factor, Factor::fp32(identity), None, &mut of_values);
         product(
@@ -512,6 +514,86 @@ fn a_given_amax_takes_the_place_of_the_tensors_own() {
         scale("int8/tensor/delayed4-margin2"),
         4.0 * scale("int8/tensor")
     );
+}
+
+/// What a product sees of an operand, `[outer, depth]`.
+fn seen(operand: Operand, name: &str, amax: Amax) -> Vec<f32> {
+    let depth = operand.depth;
+    let mut identity = vec![0.0; depth * depth];
+    identity
+        .iter_mut()
+        .step_by(depth + 1)
+        .for_each(|x| *x = 1.0);
+    let identity = Operand::matrix(&identity, depth, depth).unwrap();
+    let factor = Factor::new(operand, numerics(name), LEFT).with_amax(amax);
+    let mut out = vec![f32::NAN; operand.count()];
+    product(factor, Factor::fp32(identity), None, &mut out);
+    out
+}
+
+#[test]
+fn parts_that_share_amaxes_are_quantized_as_the_whole() {
+    const ROWS: usize = 12;
+    const WIDTH: usize = 64;
+    let data = sample(ROWS * WIDTH, 31);
+    let whole = Operand::matrix(&data, ROWS, WIDTH).unwrap();
+    let largest = |group: &dyn Fn(usize) -> bool| {
+        let elements = data.iter().enumerate().filter(|(at, _)| group(*at));
+        elements.fold(0f32, |most, (_, x)| most.max(x.abs()))
+    };
+    let of_tensor = largest(&|_| true);
+    let of_columns: Vec<f32> = (0..WIDTH)
+        .map(|column| largest(&|at| at % WIDTH == column))
+        .collect();
+    // Cut between rows, which are contracted or are not.
+    for (name, contracted, groups) in [
+        ("int8/tensor", false, true),
+        ("e4m3/tensor", true, true),
+        ("int8/channel", true, true),
+        ("e4m3/channel", true, true),
+        ("int8/channel", false, false),
+        ("nvfp4", false, false),
+        ("bf16", true, true),
+    ] {
+        let raise = |amaxes: &mut [f32]| {
+            if let [amax] = amaxes {
+                *amax = of_tensor;
+            } else {
+                amaxes.copy_from_slice(&of_columns);
+            }
+        };
+        let shared = Amax::Shared(Sharing {
+            groups,
+            raise: &raise,
+        });
+        let all = |operand: Operand, amax| {
+            let (out, depth) = match contracted {
+                true => (seen(operand.transposed(), name, amax), operand.outer),
+                false => (seen(operand, name, amax), operand.depth),
+            };
+            // Rows of the operand, whichever axis they are.
+            let at = move |row: usize, column: usize| match contracted {
+                true => out[column * depth + row],
+                false => out[row * depth + column],
+            };
+            (0..operand.outer)
+                .flat_map(|row| (0..WIDTH).map(move |column| (row, column)))
+                .map(|(row, column)| at(row, column))
+                .collect::<Vec<f32>>()
+        };
+        let expected = all(whole, Amax::Own);
+        let mut by_parts = Vec::new();
+        let mut alone = Vec::new();
+        for rows in [0..5, 5..ROWS] {
+            let part = &data[rows.start * WIDTH..rows.end * WIDTH];
+            let part = Operand::matrix(part, rows.len(), WIDTH).unwrap();
+            by_parts.extend(all(part, shared));
+            alone.extend(all(part, Amax::Own));
+        }
+        assert_eq!(by_parts, expected, "{name}");
+        let depends = !matches!((name, contracted), ("int8/channel", false) | ("bf16", _));
+        assert_eq!(alone != expected, depends, "{name}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use mantissa_plan::{
     Pass, PassNumerics, Plan, PlanError, Profile, ProfileError, Role, Sampling, Site, SiteKind,
     SiteNumerics, Storage, guard,
 };
-use mantissa_quant::{AmaxPolicy, Numerics};
+use mantissa_quant::{Amax, AmaxPolicy, Granularity, Numerics, ScaleKind, Sharing};
 use serde::{Deserialize, Serialize};
 
 use crate::amax_history::{AmaxHistories, AmaxesOfStep};
@@ -144,6 +144,10 @@ impl Session {
     /// Trains together with the other ranks of `world`: an [optimizer of this
     /// session](crate::MasterOptimizer::with_session) adds the gradients of all ranks up before each step, as `wire`. Let
     /// every batch be cut with [`share`](Self::share).
+    ///
+    /// Scales that reach over rows of the batch are those of the whole: products with such scales wait for the other ranks,
+    /// forward and backward, so that all ranks have to compute the same products in the same order. Products through which no
+    /// gradient flows, as in an evaluation, do not wait, and scale by what this rank has.
     pub fn join(&self, world: &World, wire: Wire) {
         let mut ranks = self.bound.ranks_mut();
         ranks.world = world.clone();
@@ -636,8 +640,7 @@ impl SiteUse {
         stream.write(self.entry().name.as_bytes());
         stream.write(&self.use_index.to_le_bytes());
         stream.write(&[pass as u8, role as u8]);
-        let is_batch = role != Role::Rhs || self.entry().kind == SiteKind::Matmul;
-        if self.share.start() == 0 || !is_batch {
+        if self.share.start() == 0 || !self.is_of_batch(role) {
             return RandomBits::new(self.bound.seed, stream.value());
         }
         let in_rows = match order.axis {
@@ -683,13 +686,50 @@ impl SiteUse {
         RandomBits::new(self.bound.seed, stream.value())
     }
 
-    /// What the operand is scaled by, if not by its own amax.
-    pub(crate) fn amax(&self, pass: Pass, role: Role, numerics: &Numerics) -> Option<f32> {
-        if numerics.amax == AmaxPolicy::Dynamic {
-            return None;
-        }
+    /// Whose amax the operand of a pass in which `axis` is not contracted is scaled by.
+    pub(crate) fn amax_of(
+        &self,
+        pass: Pass,
+        role: Role,
+        numerics: &Numerics,
+        axis: Axis,
+    ) -> AmaxOf {
         let operand = (self.entry().name.as_str(), pass, role);
-        self.bound.amaxes().amax(operand, numerics.amax, self.step)
+        let steps = self.bound.amaxes().amax(operand, numerics.amax, self.step);
+        if let Some(amax) = steps {
+            return AmaxOf::Steps(amax);
+        }
+        // Only some ranks may evaluate.
+        if self.evaluating || !self.is_of_batch(role) || self.bound.ranks().world.size() == 1 {
+            return AmaxOf::Operand;
+        }
+        let groups = match numerics.granularity {
+            Granularity::Unscaled => return AmaxOf::Operand,
+            Granularity::Tensor => true,
+            // The contraction runs over the rows of the batch.
+            Granularity::Channel => {
+                self.entry().kind != SiteKind::Matmul && matches!(axis, Axis::Column)
+            }
+            Granularity::Block(_) | Granularity::Tile(..) => false,
+        };
+        if groups || numerics.scale == ScaleKind::TwoLevel {
+            AmaxOf::Batch { groups }
+        } else {
+            AmaxOf::Operand
+        }
+    }
+
+    /// Raises the amaxes of an operand of this rank's share to those of the whole batch. All ranks come here for the same
+    /// operands in the same order.
+    pub(crate) fn raise(&self, pass: Pass, role: Role, amaxes: &mut [f32]) {
+        let world = self.bound.ranks().world.clone();
+        let operand = format!("{role} of {} ({pass})", self.entry().name);
+        world.max_of(&operand, amaxes);
+    }
+
+    /// Whether the operand has rows of the batch, which ranks share, and is not a weight.
+    fn is_of_batch(&self, role: Role) -> bool {
+        role != Role::Rhs || self.entry().kind == SiteKind::Matmul
     }
 
     /// Remembers the operand's amax for the steps to come if its scaling is delayed.
@@ -709,6 +749,31 @@ impl SiteUse {
                 role,
                 count,
             });
+        }
+    }
+}
+
+/// Whose amax an operand is scaled by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum AmaxOf {
+    /// Its own.
+    Operand,
+    /// That of the steps before.
+    Steps(f32),
+    /// That of the whole batch, of which ranks have shares.
+    Batch {
+        /// Whether every group reaches over all shares.
+        groups: bool,
+    },
+}
+
+impl AmaxOf {
+    /// As products know it; `raise` is [`SiteUse::raise`].
+    pub(crate) fn with(self, raise: &(dyn Fn(&mut [f32]) + Sync)) -> Amax<'_> {
+        match self {
+            Self::Operand => Amax::Own,
+            Self::Steps(amax) => Amax::Given(amax),
+            Self::Batch { groups } => Amax::Shared(Sharing { groups, raise }),
         }
     }
 }

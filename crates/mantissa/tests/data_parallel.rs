@@ -1,6 +1,7 @@
 //! Several ranks, as threads, train one model: what they share, what they decide, and that it is what one rank does.
 
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use burn::module::Module;
@@ -19,6 +20,12 @@ const WIDTH: usize = 16;
 
 fn device() -> Device {
     Device::flex().autodiff()
+}
+
+/// The tests draw weights and dropout from the one generator that the device has in a process: each waits here for its turn.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Products with weights, products of activations, and dropout.
@@ -69,6 +76,11 @@ fn plan(network: &Network, recipe: &str) -> Plan {
     Plan::from_recipe(&recipe, &mantissa::sites(network)).unwrap()
 }
 
+/// A network for each rank, all alike: backward passes in clones of one would wait for each other.
+fn networks(ranks: usize) -> Vec<Network> {
+    (0..ranks).map(|_| without_dropout()).collect()
+}
+
 /// Calls `rank` on each of as many threads, with its world.
 fn on_ranks<T: Send>(ranks: usize, rank: impl Fn(World) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
@@ -89,7 +101,18 @@ struct Trained {
     fingerprint: String,
 }
 
-fn trained(world: &World, mut network: Network, recipe: &str, wire: Wire) -> Trained {
+fn trained(world: &World, network: Network, recipe: &str, wire: Wire) -> Trained {
+    trained_by(1.0, world, network, recipe, wire)
+}
+
+/// The same with losses times `factor`.
+fn trained_by(
+    factor: f32,
+    world: &World,
+    mut network: Network,
+    recipe: &str,
+    wire: Wire,
+) -> Trained {
     let plan = plan(&network, recipe);
     let session = Session::bind(&network, &plan, 11).unwrap();
     session.join(world, wire);
@@ -104,7 +127,7 @@ fn trained(world: &World, mut network: Network, recipe: &str, wire: Wire) -> Tra
             let output = network.forward(rows(step, share.rows()));
             share.part((output - 0.3).powi_scalar(2).mean())
         });
-        let gradients = scaler.scale(loss).backward();
+        let gradients = scaler.scale(loss * factor).backward();
         match optimizer.step(1e-2, &mut network, gradients, &mut scaler) {
             Step::Applied { loss, .. } => loss,
             Step::Skipped { cause } => panic!("{cause}"),
@@ -114,7 +137,7 @@ fn trained(world: &World, mut network: Network, recipe: &str, wire: Wire) -> Tra
         losses: losses.collect(),
         weights: [&network.first, &network.last]
             .into_iter()
-            .flat_map(|layer| layer.weight.val().into_data().try_to_vec::<f32>().unwrap())
+            .flat_map(|layer| values(layer.weight.val()))
             .collect(),
         fingerprint: fingerprint(&network),
     }
@@ -132,7 +155,7 @@ fn start() -> Vec<f32> {
     let network = Network::new();
     [&network.first, &network.last]
         .into_iter()
-        .flat_map(|layer| layer.weight.val().into_data().try_to_vec::<f32>().unwrap())
+        .flat_map(|layer| values(layer.weight.val()))
         .collect()
 }
 
@@ -147,35 +170,63 @@ fn without_dropout() -> Network {
 
 #[test]
 fn ranks_do_what_one_rank_does_up_to_the_order_of_sums() {
-    let network = without_dropout();
-    // Scales of these recipes do not depend on which rows a rank has; `mellempudi` rounds stochastically.
-    for recipe in ["fp32", "bf16", "micikevicius", "mellempudi"] {
-        let one = trained(&World::alone(), network.clone(), recipe, Wire::F32);
+    let _turn = turn();
+    // Scales of a tensor or a channel are those of the whole batch; `mellempudi` rounds stochastically. `int8` rounds
+    // gradients stochastically again for the weights' product, with bits of each rank's own.
+    for (recipe, own) in [
+        ("fp32", 0.0),
+        ("bf16", 0.0),
+        ("micikevicius", 0.0),
+        ("mellempudi", 0.0),
+        ("fp8-hybrid", 0.0),
+        ("fp8-delayed", 0.0),
+        ("fp8-rowwise", 0.0),
+        ("int8", 0.05),
+        ("int8-tensor", 0.0),
+    ] {
+        let alone = |factor| {
+            trained_by(
+                factor,
+                &World::alone(),
+                without_dropout(),
+                recipe,
+                Wire::F32,
+            )
+        };
+        let one = alone(1.0);
         assert!(one.losses[5] < one.losses[0], "{recipe} learns");
+        // Where a sum's last bit takes a value to its other neighbour on a coarse grid, so does a rounding of the loss.
+        let rounded = [-2.0, -1.0, 1.0, 2.0].map(|ulps| alone(1.0 + ulps * f32::EPSILON));
+        let from_one = |other: &Trained| distance(&other.weights, &one.weights, &start());
+        let by_rounding = rounded.iter().map(from_one).fold(0.0, f64::max);
         for ranks in [2, 3, 8] {
-            let together = on_ranks(ranks, |world| {
-                trained(&world, network.clone(), recipe, Wire::F32)
-            });
+            let train = || {
+                let networks = networks(ranks);
+                on_ranks(ranks, |world| {
+                    let network = networks[world.rank()].clone();
+                    trained(&world, network, recipe, Wire::F32)
+                })
+            };
+            let together = train();
             assert!(together.windows(2).all(|pair| pair[0] == pair[1]));
-            let apart = distance(&together[0].weights, &one.weights, &start());
-            assert!(apart < 1e-2, "{recipe} on {ranks} ranks: {apart:e}");
-            for (loss, expected) in together[0].losses.iter().zip(&one.losses) {
-                let apart = (loss - expected).abs();
-                assert!(
-                    apart < 1e-4 * one.losses[0],
-                    "{recipe}: {loss} for {expected}"
-                );
-            }
-            let again = on_ranks(ranks, |world| {
-                trained(&world, network.clone(), recipe, Wire::F32)
-            });
-            assert_eq!(again, together, "the same bits each time");
+            let (apart, bound) = (from_one(&together[0]), 1e-3 + 2.0 * by_rounding + own);
+            assert!(
+                apart < bound,
+                "{recipe} on {ranks} ranks: {apart:e}, and by a rounding of the loss {by_rounding:e}"
+            );
+            let [first, expected] = [&together[0], &one].map(|trained| trained.losses[0]);
+            assert!(
+                (first - expected).abs() < 1e-6 * expected,
+                "{recipe} on {ranks} ranks: {first} for {expected}"
+            );
+            assert_eq!(train(), together, "the same bits each time");
         }
     }
 }
 
 #[test]
 fn narrow_wires_train_alike_on_all_ranks_and_near_the_wide_one() {
+    let _turn = turn();
     let network = without_dropout();
     let train = |wire| on_ranks(2, |world| trained(&world, network.clone(), "fp32", wire));
     let wide = train(Wire::F32);
@@ -188,8 +239,16 @@ fn narrow_wires_train_alike_on_all_ranks_and_near_the_wide_one() {
     }
 }
 
-/// What a share's rows come to in the forward pass, and their gradient.
-fn passed(network: &Network, recipe: &str, world: &World) -> [Vec<f32>; 2] {
+/// What a share's rows come to.
+struct Passed {
+    output: Vec<f32>,
+    /// The input's gradient.
+    gradient: Vec<f32>,
+    /// The first weight's gradient, a summand of the whole batch's.
+    summand: Vec<f32>,
+}
+
+fn passed(network: &Network, recipe: &str, world: &World) -> Passed {
     let session = Session::bind(network, &plan(network, recipe), 11).unwrap();
     session.join(world, Wire::F32);
     session.begin_step(4);
@@ -199,37 +258,115 @@ fn passed(network: &Network, recipe: &str, world: &World) -> [Vec<f32>; 2] {
     let output = session.autocast(|| network.forward(input.clone()));
     let loss = share.part(output.clone().powi_scalar(2).mean());
     let gradients = loss.backward();
-    let values = |tensor: Tensor<3>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let gradient = input.grad(&gradients).expect("an input is a leaf");
-    [values(output.detach().inner()), values(gradient)]
+    let weight = network.first.weight.val();
+    let summand = weight.grad(&gradients).expect("a weight is a leaf");
+    Passed {
+        output: values(output.detach().inner()),
+        gradient: values(gradient),
+        summand: values(summand),
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// Asserts that shares have the bits that their rows have in the whole batch.
+fn assert_same_bits(shares: &[Passed], whole: &Passed, context: &str) {
+    let rows_of: [fn(&Passed) -> &[f32]; 2] = [|passed| &passed.output, |passed| &passed.gradient];
+    for of in rows_of {
+        let whole = of(whole);
+        let len = whole.len() / shares.len();
+        for (place, (share, whole)) in shares.iter().zip(whole.chunks(len)).enumerate() {
+            assert_eq!(of(share), whole, "{context}, rank {place}");
+        }
+    }
+}
+
+#[test]
+fn the_scales_of_a_row_do_not_depend_on_its_rank() {
+    let _turn = turn();
+    for recipe in ["fp8-hybrid", "int8-tensor", "fp8-delayed", "fp8-rowwise"] {
+        let whole = passed(&without_dropout(), recipe, &World::alone());
+        let networks = networks(4);
+        let shares = on_ranks(4, |world| passed(&networks[world.rank()], recipe, &world));
+        assert_same_bits(&shares, &whole, recipe);
+        let largest = whole
+            .summand
+            .iter()
+            .fold(0.0, |most: f32, x| most.max(x.abs()));
+        for (i, expected) in whole.summand.iter().enumerate() {
+            let sum: f32 = shares.iter().map(|share| share.summand[i]).sum();
+            let apart = (sum - expected).abs();
+            assert!(apart < 1e-6 * largest, "{recipe}: {sum} for {expected}");
+        }
+    }
+}
+
+#[test]
+fn ranks_that_compute_different_products_end_with_an_error() {
+    let _turn = turn();
+    let networks = networks(2);
+    let ended = thread::scope(|scope| {
+        let ranks = World::threads(2).into_iter().map(|world| {
+            let network = &networks[world.rank()];
+            scope.spawn(move || {
+                let session = Session::bind(network, &plan(network, "fp8-hybrid"), 1).unwrap();
+                session.join(&world, Wire::F32);
+                let layers = [&network.first, &network.last];
+                let input = rows(0, 0..1);
+                session.autocast(|| layers[world.rank()].forward(input))
+            })
+        });
+        let ranks: Vec<_> = ranks.collect();
+        ranks
+            .into_iter()
+            .map(|rank| rank.join())
+            .collect::<Vec<_>>()
+    });
+    let panics = ended
+        .into_iter()
+        .map(|ended| ended.expect_err("they differ"));
+    let messages: Vec<String> = panics
+        .map(|panic| panic.downcast_ref::<String>().expect("a message").clone())
+        .collect();
+    let names = |site: &str| messages.iter().any(|message| message.contains(site));
+    assert!(
+        names("lhs of first (forward)") || names("lhs of last (forward)"),
+        "{messages:?}"
+    );
 }
 
 #[test]
 fn the_random_bits_of_a_row_do_not_depend_on_its_rank() {
+    let _turn = turn();
     let network = Network::new();
     let whole = passed(&network, "mellempudi", &World::alone());
     let other_seed = {
         device().seed(9);
         let session = Session::bind(&network, &plan(&network, "mellempudi"), 12).unwrap();
         session.begin_step(4);
-        let output = session.autocast(|| network.forward(rows(4, 0..ROWS)));
-        output.into_data().try_to_vec::<f32>().unwrap()
+        values(session.autocast(|| network.forward(rows(4, 0..ROWS))))
     };
-    assert_ne!(whole[0], other_seed, "bits matter");
+    assert_ne!(whole.output, other_seed, "bits matter");
     // One rank after the other: threads of a test share the generator that dropout draws its stream from.
-    for (place, world) in World::threads(4).iter().enumerate() {
-        let share = passed(&network, "mellempudi", world);
-        for (share, whole) in share.iter().zip(&whole) {
-            let len = whole.len() / 4;
-            assert_eq!(share[..], whole[place * len..][..len], "rank {place}");
-        }
-    }
+    let worlds = World::threads(4);
+    let shares: Vec<_> = worlds
+        .iter()
+        .map(|world| passed(&network, "mellempudi", world))
+        .collect();
+    assert_same_bits(&shares, &whole, "mellempudi");
 }
 
 /// One step on inputs of which one row of the whole batch is `fault`; the scaler that it leaves, and the cause.
-fn faulty_step(world: &World, network: &Network, fault: f32) -> (LossScaler, SkipCause, String) {
-    let mut network = network.clone();
-    let session = Session::bind(&network, &plan(&network, "fp16"), 1).unwrap();
+fn faulty_step(
+    world: &World,
+    mut network: Network,
+    recipe: &str,
+    fault: f32,
+) -> (LossScaler, SkipCause, String) {
+    let session = Session::bind(&network, &plan(&network, recipe), 1).unwrap();
     session.join(world, Wire::E4m3);
     let scaling: LossScaling = "torch-amp".parse().unwrap();
     let mut scaler = LossScaler::new(&scaling).unwrap();
@@ -251,10 +388,21 @@ fn faulty_step(world: &World, network: &Network, fault: f32) -> (LossScaler, Ski
 
 #[test]
 fn a_fault_on_one_rank_skips_the_step_on_all_for_the_same_cause() {
+    let _turn = turn();
     let network = without_dropout();
-    for fault in [f32::INFINITY, f32::NAN] {
-        let (_, alone, _) = faulty_step(&World::alone(), &network, fault);
-        let together = on_ranks(3, |world| faulty_step(&world, &network, fault));
+    // FP8 takes an infinite element for its largest, and `int8-tensor` has no code for NaN.
+    for (recipe, fault) in [
+        ("fp16", f32::INFINITY),
+        ("fp16", f32::NAN),
+        ("fp8-hybrid", f32::NAN),
+        ("int8-tensor", f32::NAN),
+    ] {
+        let (_, alone, _) = faulty_step(&World::alone(), network.clone(), recipe, fault);
+        let networks = networks(3);
+        let together = on_ranks(3, |world| {
+            let network = networks[world.rank()].clone();
+            faulty_step(&world, network, recipe, fault)
+        });
         for (scaler, cause, weights) in &together {
             // The loss is NaN, which equals nothing.
             assert_eq!(format!("{cause:?}"), format!("{:?}", together[0].1));
@@ -263,7 +411,7 @@ fn a_fault_on_one_rank_skips_the_step_on_all_for_the_same_cause() {
                 alone.to_string().replace("of 80 ", "of 240 ")
             );
             assert!(!cause.faults.is_empty() && !cause.parameters.is_empty());
-            assert_eq!(cause.verdict(), alone.verdict());
+            assert_eq!(cause.verdict(), alone.verdict(), "{recipe}, {fault}");
             assert_eq!(scaler, &together[0].0);
             assert!(scaler.loss_scale() < LossScaler::new(&scaler.scaling()).unwrap().loss_scale());
             assert_eq!(*weights, fingerprint(&network), "nothing changed");
@@ -273,6 +421,7 @@ fn a_fault_on_one_rank_skips_the_step_on_all_for_the_same_cause() {
 
 #[test]
 fn ranks_of_different_models_end_with_an_error() {
+    let _turn = turn();
     let ended = thread::scope(|scope| {
         let ranks = World::threads(2).into_iter().map(|world| {
             scope.spawn(move || {
@@ -305,6 +454,7 @@ fn ranks_of_different_models_end_with_an_error() {
 
 #[test]
 fn a_batch_too_small_for_the_ranks_is_an_error() {
+    let _turn = turn();
     let network = Network::new();
     for error in on_ranks(3, |world| {
         let session = Session::bind(&network.clone(), &plan(&network, "fp32"), 0).unwrap();

@@ -404,7 +404,7 @@ impl Trainer {
         let parameters = ParameterMemory::expected(&self.model, &self.plan, &self.optimizer)?;
         let step = self.progress.step;
         let batch = self.source.masked().rows(step, self.share.rows());
-        // Of its own, so that what is tried does not count for the run's amaxes.
+        // Of its own: what is tried neither counts for the run's amaxes nor waits for other ranks.
         let session = Session::bind(&self.model, &self.plan, self.progress.seed)?;
         // Memory that is kept for the next step is given back after a step that does not use it.
         let give_back = || (0..2).for_each(|_| session.begin_step(step));

@@ -50,6 +50,8 @@ mod wire;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::session::Fnv;
+
 pub use agreement::{Disagreement, Fact, fingerprint};
 pub use share::{Share, ShareError};
 pub(crate) use sum::Sum;
@@ -112,7 +114,9 @@ impl World {
         Self { transport: None }
     }
 
-    /// Ranks that are threads of this process: give one to each.
+    /// Ranks that are threads of this process: give one to each, with a model of its own. Clones of one model will not do:
+    /// in Burn they are one graph, of which one thread at a time computes gradients, while each waits in its backward pass
+    /// for what the others find.
     ///
     /// # Panics
     /// If there are none.
@@ -197,13 +201,33 @@ impl World {
     /// # Panics
     /// If the ranks' lengths differ.
     pub fn max(&self, values: &mut [f32]) {
+        self.max_of("values", values);
+    }
+
+    /// [`max`](Self::max) of what has this name on all ranks; ends them with an error if it has another on some.
+    pub(crate) fn max_of(&self, name: &str, values: &mut [f32]) {
         for value in values.iter_mut() {
             if value.is_nan() {
                 *value = f32::INFINITY;
             }
         }
-        for theirs in self.gather(&bytes(values)) {
-            for (value, theirs) in values.iter_mut().zip(floats(&theirs)) {
+        let mut mark = Fnv::default();
+        mark.write(name.as_bytes());
+        let mut message = mark.value().to_le_bytes().to_vec();
+        message.extend(bytes(values));
+        // One message each way: all ranks know its length.
+        let mut messages = vec![vec![0; message.len()]; self.size()];
+        self.exchange(&vec![&message[..]; self.size()], &mut messages);
+        for (rank, theirs) in messages.iter().enumerate() {
+            let (mark, theirs) = theirs.split_at(8);
+            if mark != &message[..8] {
+                self.abort(&format!(
+                    "rank {rank} and rank {} do not compute the same at the same time: the largest magnitude of {name} is that \
+                     of all ranks, which all have to compute it in the same order",
+                    self.rank()
+                ));
+            }
+            for (value, theirs) in values.iter_mut().zip(floats(theirs)) {
                 *value = value.max(theirs);
             }
         }

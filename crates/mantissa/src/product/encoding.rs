@@ -7,10 +7,11 @@ use std::sync::{Arc, Weak};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::Bytes;
 use mantissa_formats::{RandomBits, Rounding};
-use mantissa_quant::{Encoded, Granularity, Numerics, encode_into};
+use mantissa_quant::{Amax, Encoded, Granularity, Numerics, encode_into};
 
 use crate::buffer;
 use crate::flex_tensor::{Axis, View};
+use crate::session::AmaxOf;
 
 thread_local! {
     static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
@@ -38,35 +39,11 @@ impl Drop for Codes {
     }
 }
 
-fn encode(
-    tensor: &FlexTensor,
-    numerics: &Numerics,
-    amax: Option<f32>,
-    random: RandomBits,
-) -> Option<Arc<Codes>> {
-    let view = View::new(tensor, Axis::Row);
-    let operand = view.operand();
-    let codes = buffer::codes(operand.count());
-    let encoded = encode_into(&operand, numerics, amax, random, codes)?;
-    Some(Arc::new(Codes(Some(encoded))))
-}
-
-/// The tensor that this thread encoded last: queries, keys and values are products of one input.
-struct Last {
-    /// Burn gives a buffer another identity before it writes to it while this exists.
-    buffer: Weak<Bytes>,
-    layout: Layout,
-    numerics: Numerics,
-    amax: Option<f32>,
-    encoded: Arc<Codes>,
-}
-
-/// The codes of a tensor, in the order of its rows, if a byte an element and one scale say all; scaled by `amax` in
-/// place of its own if given.
+/// The codes of a tensor, in the order of its rows, if a byte an element and one scale say all.
 pub(super) fn of(
     tensor: &FlexTensor,
     numerics: &Numerics,
-    amax: Option<f32>,
+    amax: Amax,
     random: RandomBits,
 ) -> Option<Arc<Codes>> {
     let one_scale = matches!(
@@ -76,16 +53,43 @@ pub(super) fn of(
     if !one_scale || numerics.format.bits() > 8 {
         return None;
     }
+    let view = View::new(tensor, Axis::Row);
+    let operand = view.operand();
+    let codes = buffer::codes(operand.count());
+    let encoded = encode_into(&operand, numerics, amax, random, codes)?;
+    Some(Arc::new(Codes(Some(encoded))))
+}
+
+/// The input that this thread encoded last: queries, keys and values are products of one.
+struct Last {
+    /// Burn gives a buffer another identity before it writes to it while this exists.
+    buffer: Weak<Bytes>,
+    layout: Layout,
+    numerics: Numerics,
+    amax_of: AmaxOf,
+    encoded: Arc<Codes>,
+}
+
+/// [`of`] an input that the product before may have read too; scaled by the amax of `amax_of`, which is the whole batch's
+/// by `raise`.
+pub(super) fn of_input(
+    tensor: &FlexTensor,
+    numerics: &Numerics,
+    amax_of: AmaxOf,
+    raise: &(dyn Fn(&mut [f32]) + Sync),
+    random: RandomBits,
+) -> Option<Arc<Codes>> {
+    let amax = amax_of.with(raise);
     if numerics.rounding == Rounding::Stochastic {
         // Every site draws its own bits.
-        return encode(tensor, numerics, amax, random);
+        return of(tensor, numerics, amax, random);
     }
     let buffer = tensor.data_arc();
     let known = LAST.with_borrow(|last| {
         last.as_ref()
             .filter(|last| {
                 last.numerics == *numerics
-                    && last.amax == amax
+                    && last.amax_of == amax_of
                     && last.layout == *tensor.layout()
                     && last
                         .buffer
@@ -94,15 +98,19 @@ pub(super) fn of(
             })
             .map(|last| last.encoded.clone())
     });
-    if known.is_some() {
-        return known;
+    if let Some(known) = known {
+        if let (Amax::Shared(sharing), Some(own)) = (amax, known.report().amax) {
+            // Other ranks may not know the tensor, where theirs lies in memory otherwise, and wait for this one.
+            (sharing.raise)(&mut [own]);
+        }
+        return Some(known);
     }
-    let encoded = encode(tensor, numerics, amax, random)?;
+    let encoded = of(tensor, numerics, amax, random)?;
     LAST.set(Some(Last {
         buffer: Arc::downgrade(&buffer),
         layout: tensor.layout().clone(),
         numerics: *numerics,
-        amax,
+        amax_of,
         encoded: encoded.clone(),
     }));
     Some(encoded)
@@ -113,6 +121,15 @@ mod tests {
     use super::*;
     use crate::buffer::Buffer;
 
+    fn codes(
+        tensor: &FlexTensor,
+        numerics: &Numerics,
+        amax_of: AmaxOf,
+        random: RandomBits,
+    ) -> Arc<Codes> {
+        of_input(tensor, numerics, amax_of, &|_| (), random).unwrap()
+    }
+
     fn tensor() -> FlexTensor {
         let values: Vec<f32> = (0..60).map(|i| (i as f32).sin()).collect();
         Buffer::from(values).into_tensor(&[6, 10])
@@ -121,18 +138,22 @@ mod tests {
     #[test]
     fn a_tensor_is_encoded_once_until_it_changes() {
         let numerics: Numerics = "e4m3/tensor".parse().unwrap();
-        let encoded = |tensor: &FlexTensor| of(tensor, &numerics, None, RandomBits::NONE).unwrap();
+        let encoded =
+            |tensor: &FlexTensor| codes(tensor, &numerics, AmaxOf::Operand, RandomBits::NONE);
         let mut tensor = tensor();
         let first = encoded(&tensor);
+        // As each product encodes its weight after its input.
+        let weight = Buffer::from(vec![1.0; 60]).into_tensor(&[10, 6]);
+        assert!(of(&weight, &numerics, Amax::Own, RandomBits::NONE).is_some());
         assert!(Arc::ptr_eq(&first, &encoded(&tensor)));
 
         tensor.storage_mut::<f32>()[3] = 9.0;
         let changed = encoded(&tensor);
         assert_ne!(first.codes(), changed.codes());
         let other: Numerics = "e5m2/tensor".parse().unwrap();
-        let coarser = of(&tensor, &other, None, RandomBits::NONE).unwrap();
+        let coarser = codes(&tensor, &other, AmaxOf::Operand, RandomBits::NONE);
         assert_ne!(changed.codes(), coarser.codes());
-        let wider = of(&tensor, &other, Some(100.0), RandomBits::NONE).unwrap();
+        let wider = codes(&tensor, &other, AmaxOf::Steps(100.0), RandomBits::NONE);
         assert_ne!(wider.codes(), coarser.codes());
     }
 
@@ -140,8 +161,8 @@ mod tests {
     fn stochastic_codes_are_drawn_for_each_product() {
         let numerics: Numerics = "e4m3/tensor/stochastic".parse().unwrap();
         let (tensor, random) = (tensor(), |stream| RandomBits::new(1, stream));
-        let codes = |stream| of(&tensor, &numerics, None, random(stream)).unwrap();
-        assert_ne!(codes(1).codes(), codes(2).codes());
-        assert_eq!(codes(1).codes(), codes(1).codes());
+        let drawn = |stream| codes(&tensor, &numerics, AmaxOf::Operand, random(stream));
+        assert_ne!(drawn(1).codes(), drawn(2).codes());
+        assert_eq!(drawn(1).codes(), drawn(1).codes());
     }
 }

@@ -1,11 +1,11 @@
 //! The three passes of a product.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::flex::FlexTensor;
 use mantissa_kernels::reduce::column_sums;
 use mantissa_plan::{Pass, Role, Storage};
-use mantissa_quant::{Factor, Numerics, OperandReport, fake_quantize, product};
+use mantissa_quant::{Amax, Factor, Numerics, OperandReport, fake_quantize, product};
 
 use super::encoding::{self, Codes};
 use crate::buffer::Buffer;
@@ -130,6 +130,8 @@ struct Tensor {
     /// Sizes of all axes but the last two.
     batch: Vec<usize>,
     values: Values,
+    /// The whole batch's amax, if ranks found it for codes.
+    amax: Option<f32>,
 }
 
 enum Values {
@@ -153,13 +155,23 @@ impl Tensor {
         batch.truncate(batch.len() - 2);
         let numerics = |pass| *site_numerics(site, pass, role);
         let agree = again.is_some_and(|again| numerics(first) == numerics(again));
+        let raised = OnceLock::new();
         let encoded = agree
             .then(|| {
                 let numerics = numerics(first);
-                let amax = site.amax(first, role, &numerics);
+                let amax_of = site.amax_of(first, role, &numerics, Axis::Row);
+                let raise = |amaxes: &mut [f32]| {
+                    site.raise(first, role, amaxes);
+                    raised.get_or_init(|| amaxes[0]);
+                };
                 let wide = widened_flex(tensor.clone());
                 let random = site.random(first, role, View::new(&wide, Axis::Row).order());
-                encoding::of(&wide, &numerics, amax, random)
+                match role {
+                    Role::Lhs => encoding::of_input(&wide, &numerics, amax_of, &raise, random),
+                    Role::Rhs | Role::Grad => {
+                        encoding::of(&wide, &numerics, amax_of.with(&raise), random)
+                    }
+                }
             })
             .flatten();
         if let Some(encoded) = &encoded {
@@ -169,6 +181,7 @@ impl Tensor {
             role,
             batch,
             values: encoded.map_or(Values::Unquantized(tensor), Values::Encoded),
+            amax: raised.into_inner(),
         }
     }
 
@@ -180,20 +193,25 @@ impl Tensor {
         }
     }
 
-    /// The operand of a pass in which `axis` is not contracted.
+    /// The operand of a pass in which `axis` is not contracted; `raise` is [`SiteUse::raise`] of it.
     fn factor<'a>(
         &'a self,
         site: &SiteUse,
         pass: Pass,
         axis: Axis,
         view: &'a Option<View<'a>>,
+        raise: &'a (dyn Fn(&mut [f32]) + Sync),
     ) -> Factor<'a> {
         match (&self.values, view) {
             (Values::Unquantized(_), Some(view)) => {
                 let numerics = site_numerics(site, pass, self.role);
                 let random = site.random(pass, self.role, view.order());
-                Factor::new(view.operand(), *numerics, random)
-                    .with_amax(site.amax(pass, self.role, numerics))
+                // Codes may have no NaN, of which only this rank knows: the others do not wait for a second amax.
+                let amax = match self.amax {
+                    Some(amax) => Amax::Given(amax),
+                    None => site.amax_of(pass, self.role, numerics, axis).with(raise),
+                };
+                Factor::new(view.operand(), *numerics, random).with_amax(amax)
             }
             (Values::Encoded(encoded), _) => match axis {
                 Axis::Row => encoded.factor(),
@@ -220,8 +238,10 @@ fn multiply(
     let (left_wide, right_wide) = (left.wide(), right.wide());
     let left_view = left_wide.as_ref().map(|wide| View::new(wide, left_axis));
     let right_view = right_wide.as_ref().map(|wide| View::new(wide, right_axis));
-    let lhs = left.factor(site, pass, left_axis, &left_view);
-    let rhs = right.factor(site, pass, right_axis, &right_view);
+    let [raise_left, raise_right] = [left.role, right.role]
+        .map(|role| move |amaxes: &mut [f32]| site.raise(pass, role, amaxes));
+    let lhs = left.factor(site, pass, left_axis, &left_view, &raise_left);
+    let rhs = right.factor(site, pass, right_axis, &right_view, &raise_right);
     let mut shape = left.batch.clone();
     shape.extend([lhs.outer(), rhs.outer()]);
     let mut output = Buffer::new(shape.iter().product());
