@@ -308,7 +308,7 @@ fn plans_are_guarded_unless_told_otherwise_and_recipes_are_not() {
     assert!(folder.path("plan/measurements.jsonl").exists());
     let outcome = train(
         &folder,
-        "no-guard",
+        "as-is",
         &["--steps", "2", "--plan", &plan, "--no-guard"],
     );
     assert!(
