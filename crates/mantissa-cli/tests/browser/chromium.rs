@@ -65,7 +65,9 @@ impl Page {
             page.call(&format!("{domain}.enable"), json!({}));
         }
         page.call("Page.navigate", json!({ "url": url }));
-        page.wait_for("document.readyState === 'complete'");
+        // The empty page before it is complete too.
+        page.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'");
+        page.settle();
         page
     }
 
@@ -94,7 +96,8 @@ impl Page {
 
     /// The value of an expression of JavaScript.
     pub fn value(&mut self, expression: &str) -> Value {
-        let parameters = json!({ "expression": expression, "returnByValue": true });
+        let parameters =
+            json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let mut result = self.call("Runtime.evaluate", parameters);
         assert!(
             result["exceptionDetails"].is_null(),
@@ -136,11 +139,21 @@ impl Page {
         }
     }
 
+    /// Waits until what was changed has been drawn: only then do places on the screen hold still.
+    fn settle(&mut self) {
+        self.value(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => done(0), 50))))",
+        );
+    }
+
     /// Moves the pointer to the middle of an element, and clicks if told to.
     pub fn point_at(&mut self, element: &str, clicks: bool) {
+        self.value(&format!(
+            "{element}.scrollIntoView({{ block: 'center', behavior: 'instant' }})"
+        ));
+        self.settle();
         let place = self.value(&format!(
-            "(() => {{ const it = {element}; it.scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
-             const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+            "(() => {{ const box = {element}.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
         ));
         let kinds: &[&str] = match clicks {
             true => &["mouseMoved", "mousePressed", "mouseReleased"],
