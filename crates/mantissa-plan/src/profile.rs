@@ -281,7 +281,7 @@ impl Profile {
         profile_file::encode(self)
     }
 
-    /// A profile from the bytes of its file, or of a [dump](crate::dump): a safetensors file whose metadata does not say that
+    /// A profile from the bytes of its file, or of a [dump]: a safetensors file whose metadata does not say that
     /// it is a profile.
     ///
     /// # Errors
@@ -290,7 +290,7 @@ impl Profile {
         profile_file::decode(bytes)
     }
 
-    /// A profile from the bytes of a [dump](crate::dump), whatever its metadata says.
+    /// A profile from the bytes of a [dump], whatever its metadata says.
     ///
     /// # Errors
     /// If they are not those of a whole safetensors file, or its tensors are not the operands of products.
