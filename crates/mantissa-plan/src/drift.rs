@@ -70,7 +70,7 @@ impl StepSummary {
             rms: moments.rms().unwrap_or(0.0),
             zeros: moments.zeros as f64 / moments.count.max(1) as f64,
             min_nonzero: moments.min_nonzero,
-            nu: estimate_nu(rows, FITTED),
+            nu: nu(rows),
         }
     }
 
@@ -103,6 +103,12 @@ impl StepSummary {
             && self.count <= 1 << 53
             && self.step <= LAST_STEP
     }
+}
+
+/// Degrees of freedom of a Student-t fit to a few of a step's sampled elements: the weight of their tails. `None` where it says
+/// nothing.
+pub(crate) fn nu(rows: &[f32]) -> Option<f64> {
+    estimate_nu(rows, FITTED)
 }
 
 /// Adds one series to another; both ascend, and so does the result.

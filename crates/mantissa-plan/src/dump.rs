@@ -29,7 +29,7 @@ use mantissa_quant::Operand;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::profile::{LAST_STEP, Profile, ProfileError};
-use crate::sampling::{Measurement, Sampling, draws, finite_amax};
+use crate::sampling::{SampledPass, Sampling, draws, finite_amax};
 use crate::site::{Pass, Role, Site, SiteKind};
 
 /// Why a dump is no profile.
@@ -121,7 +121,7 @@ pub(crate) fn read(tensors: &SafeTensors<'_>) -> Result<Profile, ProfileError> {
             let measured = measure(index, &site, step, &parts)?;
             for (
                 pass,
-                Measurement {
+                SampledPass {
                     sample,
                     left,
                     right,
@@ -352,7 +352,7 @@ fn measure(
     site: &str,
     step: u64,
     parts: &Parts,
-) -> Result<Vec<(Pass, Measurement)>, DumpError> {
+) -> Result<Vec<(Pass, SampledPass)>, DumpError> {
     let measured = match parts.keys().filter(|part| part.pass().is_some()).count() {
         0 => measure_product(index, step, parts),
         all if all == parts.len() => measure_passes(index, step, parts),
@@ -373,7 +373,7 @@ fn measure_product(
     index: usize,
     step: u64,
     parts: &Parts,
-) -> Result<Vec<(Pass, Measurement)>, String> {
+) -> Result<Vec<(Pass, SampledPass)>, String> {
     let find = |role| parts.get(&Part::Operand(None, role));
     let (factor, is_weight) = match (find(Role::Rhs), parts.get(&Part::Weight)) {
         (Some(_), Some(_)) => {
@@ -437,7 +437,7 @@ fn measure_passes(
     index: usize,
     step: u64,
     parts: &Parts,
-) -> Result<Vec<(Pass, Measurement)>, String> {
+) -> Result<Vec<(Pass, SampledPass)>, String> {
     let find = |pass: Pass| {
         pass.operands()
             .map(|role| parts.get(&Part::Operand(Some(pass), role)))
@@ -503,7 +503,7 @@ fn sample(
     index: usize,
     step: u64,
     passes: [(Pass, [Operand<'_>; 2]); 3],
-) -> Result<Vec<(Pass, Measurement)>, String> {
+) -> Result<Vec<(Pass, SampledPass)>, String> {
     let [(_, [lhs, _]), ..] = &passes;
     if lhs.batch() * lhs.outer == 1 {
         return Err(

@@ -3,18 +3,19 @@
 //! [`PairError`](crate::evaluate::PairError) has the backward error, which holds every output against the magnitudes that
 //! went into it. A prediction of what training loses needs powers instead: squares that can be weighted and added up.
 
-/// An estimate with its variance, as far as the sample tells it.
+/// An estimate with its variance, as far as the sample tells it: what adds up over products, as an
+/// [`Estimate`](mantissa_metrics::Estimate) with its interval does not.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
+pub struct Uncertain {
     /// The estimate.
     pub value: f64,
     /// Variance of the estimate; `None` where there are too few rows for one.
     pub variance: Option<f64>,
 }
 
-impl Estimate {
+impl Uncertain {
     /// Known to be zero.
-    pub const ZERO: Estimate = Estimate {
+    pub const ZERO: Uncertain = Uncertain {
         value: 0.0,
         variance: Some(0.0),
     };
@@ -24,10 +25,10 @@ impl Estimate {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
     /// Mean of (q − y)².
-    pub power: Estimate,
+    pub power: Uncertain,
     /// tan² of the angle between the outputs y and q as vectors: the power of what is not along y, relative to what is left
     /// along it. A common factor is no noise; outputs that were lost are.
-    pub angle: Estimate,
+    pub angle: Uncertain,
     /// The square of the mean of q − y, as a share of the mean of y², less what chance would leave of it.
     pub bias: f64,
 }
@@ -35,8 +36,8 @@ pub struct Noise {
 impl Noise {
     /// Of a product that is not quantized.
     pub const NONE: Noise = Noise {
-        power: Estimate::ZERO,
-        angle: Estimate::ZERO,
+        power: Uncertain::ZERO,
+        angle: Uncertain::ZERO,
         bias: 0.0,
     };
 }
@@ -169,7 +170,7 @@ impl NoiseSums {
 
 /// A function of sums over groups, with the variance that leaving out one group after the other shows (the delete-one
 /// jackknife: Efron and Tibshirani, *An Introduction to the Bootstrap*, section 11.2). It needs two groups.
-fn jackknife(groups: &[Sums], value_of: impl Fn(&Sums) -> f64) -> Estimate {
+fn jackknife(groups: &[Sums], value_of: impl Fn(&Sums) -> f64) -> Uncertain {
     let total = groups
         .iter()
         .fold(Sums::default(), |sum, group| sum.plus(group, 1.0));
@@ -179,7 +180,7 @@ fn jackknife(groups: &[Sums], value_of: impl Fn(&Sums) -> f64) -> Estimate {
         f64::INFINITY
     };
     if !value.is_finite() {
-        return Estimate {
+        return Uncertain {
             value: f64::INFINITY,
             variance: None,
         };
@@ -194,7 +195,7 @@ fn jackknife(groups: &[Sums], value_of: impl Fn(&Sums) -> f64) -> Estimate {
         let squares: f64 = without.iter().map(|x| (x - mean) * (x - mean)).sum();
         (n - 1.0) / n * squares
     });
-    Estimate {
+    Uncertain {
         value,
         variance: variance.filter(|variance| variance.is_finite()),
     }

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::noise::{Estimate, Noise};
+use crate::noise::{Noise, Uncertain};
 use crate::profile::{PassProfile, PassSample, Profile, SiteProfile};
 use crate::site::{Pass, SiteKind};
 
@@ -30,11 +30,11 @@ const STANDARD_ERRORS: f64 = 1.96;
 
 /// A predicted quality loss, in shares of a step's progress.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QualityLoss(Estimate);
+pub struct QualityLoss(Uncertain);
 
 impl QualityLoss {
     /// Nothing is lost.
-    pub const ZERO: QualityLoss = QualityLoss(Estimate::ZERO);
+    pub const ZERO: QualityLoss = QualityLoss(Uncertain::ZERO);
 
     /// The estimate; infinite where the product becomes useless: not finite, or without anything left of its signal.
     pub fn estimate(&self) -> f64 {
@@ -58,7 +58,7 @@ impl QualityLoss {
     /// The loss of both, whose samples are independent.
     pub fn plus(&self, other: &QualityLoss) -> QualityLoss {
         let variances = self.0.variance.zip(other.0.variance);
-        QualityLoss(Estimate {
+        QualityLoss(Uncertain {
             value: self.0.value + other.0.value,
             variance: variances.map(|(a, b)| a + b),
         })
@@ -146,7 +146,7 @@ impl QualityModel {
         let weight = self.weights.get(site)?.get(&pass)?;
         let noise = match pass {
             Pass::Forward => noise.power,
-            Pass::GradLhs | Pass::GradRhs => Estimate {
+            Pass::GradLhs | Pass::GradRhs => Uncertain {
                 value: noise.angle.value + (PERSISTENCE - 1.0) * noise.bias,
                 variance: noise.angle.variance,
             },
@@ -155,7 +155,7 @@ impl QualityModel {
             return Some(QualityLoss::ZERO);
         }
         let square = |x: f64| x * x;
-        Some(QualityLoss(Estimate {
+        Some(QualityLoss(Uncertain {
             value: weight.factor * noise.value,
             variance: noise.variance.map(|variance| {
                 square(weight.factor) * (variance + square(noise.value) * weight.relative_variance)

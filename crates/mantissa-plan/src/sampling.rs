@@ -30,7 +30,7 @@ impl Default for Sampling {
 
 /// What was measured of one pass in one step, ready for [`Profile::record`](crate::Profile::record).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measurement {
+pub struct SampledPass {
     /// The rows.
     pub sample: PassSample,
     /// The left operand's statistics.
@@ -48,10 +48,10 @@ impl Sampling {
         operands: [&Operand<'_>; 2],
         amax: [f32; 2],
         random: RandomBits,
-    ) -> Option<Measurement> {
+    ) -> Option<SampledPass> {
         let sample = self.rows(step, operands, amax, random)?;
         let [left, right] = operands;
-        Some(Measurement {
+        Some(SampledPass {
             left: OperandStatistics::of(shape(left), sample.left_amax, &sample.left),
             right: OperandStatistics::of(shape(right), sample.right_amax, &sample.right),
             sample,

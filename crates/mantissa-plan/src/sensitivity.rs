@@ -25,16 +25,16 @@ pub struct Sensitivity {
     /// gradients were not measured.
     pub quality_loss: Option<QualityLoss>,
     /// The safer pair that gains most for what it costs.
-    pub promotion: Option<Change>,
+    pub promotion: Option<Trade>,
     /// The cheaper pair that loses least for what it saves.
-    pub demotion: Option<Change>,
+    pub demotion: Option<Trade>,
     /// Whether the promotion pays for itself: demoting one of the other passes would save as much time at a smaller loss.
     pub pays: bool,
 }
 
 /// Another pair for one pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
+pub struct Trade {
     /// The pair.
     pub numerics: PassNumerics,
     /// How the predicted quality loss changes, in shares of a step's progress; negative is better.
@@ -43,9 +43,9 @@ pub struct Change {
     pub cost: f64,
 }
 
-impl Change {
-    fn between(from: &Assessed, to: &Assessed) -> Change {
-        Change {
+impl Trade {
+    fn between(from: &Assessed, to: &Assessed) -> Trade {
+        Trade {
             numerics: to.numerics(),
             quality_loss: to.loss_estimate() - from.loss_estimate(),
             cost: to.step_cost - from.step_cost,
@@ -126,8 +126,8 @@ fn alone(policy: &Policy, measured: &MeasuredPass<'_>, numerics: PassNumerics) -
         pass: measured.pass,
         numerics,
         quality_loss: chosen.loss,
-        promotion: safer.map(|pair| Change::between(&chosen, pair)),
-        demotion: cheaper.map(|pair| Change::between(&chosen, pair)),
+        promotion: safer.map(|pair| Trade::between(&chosen, pair)),
+        demotion: cheaper.map(|pair| Trade::between(&chosen, pair)),
         pays: false,
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use mantissa::plan::{
-    Change, Choice, ExportTarget, Plan, Policy, Profile, Sensitivity, Target, choose_after,
-    explain, predict, sensitivity,
+    Choice, ExportTarget, Plan, Policy, Profile, Sensitivity, Target, Trade, choose_after, explain,
+    predict, sensitivity,
 };
 
 use super::check::{percent, plan_or_recipe};
@@ -237,12 +237,12 @@ fn sensitivity_table(found: &[Sensitivity]) -> String {
         .map(|loss| loss.estimate())
         .filter(|loss| loss.is_finite())
         .sum();
-    let change = |change: Option<Change>| match change {
+    let cells = |trade: Option<Trade>| match trade {
         None => ["–", "–", "–"].map(str::to_owned),
-        Some(change) => [
-            format!("{} x {}", change.numerics.left, change.numerics.right),
-            signed(change.quality_loss),
-            signed(change.cost),
+        Some(trade) => [
+            format!("{} x {}", trade.numerics.left, trade.numerics.right),
+            signed(trade.quality_loss),
+            signed(trade.cost),
         ],
     };
     let mut sorted: Vec<&Sensitivity> = found.iter().collect();
@@ -257,9 +257,9 @@ fn sensitivity_table(found: &[Sensitivity]) -> String {
             percent(loss),
             percent(loss.map(|loss| if total > 0.0 { loss / total } else { 0.0 })),
         ];
-        row.extend(change(pass.promotion));
+        row.extend(cells(pass.promotion));
         row.push(if pass.pays { "yes" } else { "no" }.to_owned());
-        row.extend(change(pass.demotion));
+        row.extend(cells(pass.demotion));
         row
     });
     let headings = [

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use mantissa::plan::evaluate::{Evaluator, Excerpt, OperandError};
+use mantissa::plan::evaluate::{Evaluator, Excerpt};
+use mantissa::plan::guard::Measurement;
 use mantissa::plan::{Pass, Plan, Profile, Role};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{json_lines, short, tensors};
+use super::{json_lines, short};
 use crate::error::Error;
 
 /// The most measured steps on the page; of more, evenly spaced ones are shown.
@@ -65,32 +66,9 @@ pub struct OperandRow {
     pub nu: Vec<Option<f64>>,
 }
 
-/// A line of `measurements.jsonl`: one pass of one site at one step.
-#[derive(Clone, Debug, Deserialize)]
-struct Line {
-    step: u64,
-    site: String,
-    pass: Pass,
-    backward_error: Option<f64>,
-    backward_error_high: Option<f64>,
-    backward_error_bound: Option<f64>,
-    #[serde(default)]
-    operands: BTreeMap<Role, OperandLine>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct OperandLine {
-    numerics: Option<String>,
-    amax: Option<f64>,
-    underflow: Option<f64>,
-    saturation: Option<f64>,
-    bias: Option<f64>,
-    nu: Option<f64>,
-}
-
 /// Reads `measurements.jsonl`, and the numbers of its unreadable lines; `None` where there is none or an empty one.
 pub fn read(path: &Path) -> Result<Option<(Measurements, Vec<usize>)>, Error> {
-    Ok(json_lines::read::<Line>(path)?
+    Ok(json_lines::read::<Measurement>(path)?
         .filter(|lines| !(lines.records.is_empty() && lines.unreadable.is_empty()))
         .map(|lines| (Measurements::of(lines.records), lines.unreadable)))
 }
@@ -110,52 +88,13 @@ pub fn of_profile(profile: &Profile, plan: &Plan) -> Measurements {
             jobs.extend(samples.map(|sample| (&measured.site.name, pass, numerics, bound, sample)));
         }
     }
-    let lines = jobs.into_par_iter().map(|job| {
-        let (site, pass, numerics, bound, sample) = job;
-        let excerpts = [Excerpt::new(sample, OUTPUTS)];
-        let error = Evaluator::new(&excerpts, 0, 0).pair(numerics);
-        let [left, right] = pass.operands();
-        // A tensor is an operand of two passes; its tails are fitted in the first.
-        let fits = |role: Role| matches!((pass, role), (Pass::Forward, _) | (_, Role::Grad));
-        let operand =
-            |role: Role, numerics: String, error: OperandError, amax: f32, values: &[f32]| {
-                let line = OperandLine {
-                    numerics: Some(numerics),
-                    amax: Some(f64::from(amax)),
-                    underflow: Some(error.underflow.estimate),
-                    saturation: Some(error.saturation.estimate),
-                    bias: Some(error.bias.estimate),
-                    nu: fits(role).then(|| tensors::nu(values)).flatten(),
-                };
-                (role, line)
-            };
-        Line {
-            step: sample.step,
-            site: site.clone(),
-            pass,
-            backward_error: error.product.map(|product| product.median),
-            backward_error_high: error
-                .product
-                .and_then(|product| Some(product.median_interval?.high)),
-            backward_error_bound: bound,
-            operands: BTreeMap::from([
-                operand(
-                    left,
-                    numerics.left.to_string(),
-                    error.left,
-                    sample.left_amax,
-                    &sample.left,
-                ),
-                operand(
-                    right,
-                    numerics.right.to_string(),
-                    error.right,
-                    sample.right_amax,
-                    &sample.right,
-                ),
-            ]),
-        }
-    });
+    let lines = jobs
+        .into_par_iter()
+        .map(|(site, pass, numerics, bound, sample)| {
+            let excerpts = [Excerpt::new(sample, OUTPUTS)];
+            let error = Evaluator::new(&excerpts, 0, 0).pair(numerics);
+            Measurement::of(site, pass, sample, numerics, Some(&error), bound)
+        });
     Measurements {
         from_profile: true,
         ..Measurements::of(lines.collect())
@@ -163,7 +102,7 @@ pub fn of_profile(profile: &Profile, plan: &Plan) -> Measurements {
 }
 
 impl Measurements {
-    fn of(lines: Vec<Line>) -> Self {
+    fn of(lines: Vec<Measurement>) -> Self {
         let steps: BTreeSet<u64> = lines.iter().map(|line| line.step).collect();
         let all: Vec<u64> = steps.into_iter().collect();
         let shown = all.len().min(STEPS);
@@ -194,7 +133,7 @@ impl Measurements {
 }
 
 impl Row {
-    fn new(line: &Line, columns: usize) -> Self {
+    fn new(line: &Measurement, columns: usize) -> Self {
         Self {
             site: line.site.clone(),
             pass: line.pass,
@@ -217,24 +156,23 @@ impl Row {
         }
     }
 
-    fn put(&mut self, column: usize, mut line: Line) {
+    fn put(&mut self, column: usize, mut line: Measurement) {
         let value = |x: Option<f64>| x.and_then(short);
         self.backward_error[column] = value(line.backward_error);
         self.backward_error_high[column] = value(line.backward_error_high);
         self.backward_error_bound[column] = value(line.backward_error_bound);
         for operand in &mut self.operands {
-            let found = line.operands.remove(&operand.role).unwrap_or_default();
-            operand.amax[column] = value(found.amax);
+            let Some(found) = line.operands.remove(&operand.role) else {
+                continue;
+            };
+            operand.amax[column] = short(found.amax.into());
             operand.underflow[column] = value(found.underflow);
             operand.saturation[column] = value(found.saturation);
             operand.bias[column] = value(found.bias);
             operand.nu[column] = value(found.nu);
-            if let Some(numerics) = found.numerics
-                && operand
-                    .numerics
-                    .last()
-                    .is_none_or(|(_, known)| *known != numerics)
-            {
+            let numerics = found.numerics.to_string();
+            let last = operand.numerics.last();
+            if last.is_none_or(|(_, known)| *known != numerics) {
                 operand.numerics.push((line.step, numerics));
             }
         }
@@ -245,10 +183,10 @@ impl Row {
 mod tests {
     use super::*;
 
-    fn line(step: u64, site: &str, error: f64, numerics: &str) -> Line {
+    fn line(step: u64, site: &str, error: f64, numerics: &str) -> Measurement {
         serde_json::from_str(&format!(
             r#"{{"step":{step},"site":"{site}","pass":"grad_rhs","backward_error":{error},"later":1,
-                "operands":{{"lhs":{{"numerics":"{numerics}","nu":4.5}}}}}}"#
+                "operands":{{"lhs":{{"numerics":"{numerics}","amax":1.5,"nu":4.5}}}}}}"#
         ))
         .unwrap()
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`folders`] | which runs are in the folders that were named |
 //! | [`run`] | what one of them holds, and what it does not |
-//! | [`history`], [`measurements`], [`decision_log`] | what happened over its steps |
+//! | [`history`], [`measurements`] | what happened over its steps |
 //! | [`plans`], [`tensors`] | what was decided, and from which values |
 //! | [`groups`] | what runs that differ by their seeds came to together |
 //! | [`format_curves`] | what formats do to values, whatever the run |
@@ -13,7 +13,6 @@
 //! [`render`] is pure. The page loads nothing from anywhere: style, script and data are inside it, and a content
 //! security policy in it forbids the rest.
 
-mod decision_log;
 pub mod folders;
 mod format_curves;
 mod groups;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mantissa::plan::Decision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::decision_log::{self, Change};
 use super::folders::Found;
 use super::history::History;
 use super::json_lines;
@@ -38,7 +38,7 @@ pub struct Run {
     /// What was measured of its products.
     pub measurements: Option<Measurements>,
     /// What was changed while it trained.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Decision>,
     /// Its plan, among those of the report.
     pub plan: Option<usize>,
     /// The profile that tells of its tensors, among those of the report.
@@ -114,7 +114,7 @@ impl Run {
             Ok(None) => {}
             Err(error) => run.problems.push(error.to_string()),
         }
-        match decision_log::read(&folder.decisions()) {
+        match json_lines::read(&folder.decisions()) {
             Ok(Some(lines)) => {
                 run.unreadable("decisions.jsonl", &lines.unreadable);
                 run.changes = lines.records;

@@ -120,11 +120,6 @@ fn thinned(samples: &[&[f32]], most: usize) -> Vec<f32> {
     elements.step_by(stride).take(most).collect()
 }
 
-/// The degrees of freedom of one sample of a tensor.
-pub fn nu(sample: &[f32]) -> Option<f64> {
-    fit_student_t(&thinned(&[sample], FITTED)).and_then(|fit| short(fit.nu))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

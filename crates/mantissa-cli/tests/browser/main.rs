@@ -47,7 +47,7 @@ fn trained() -> (TempDir, PathBuf) {
         .flat_map(|step| {
             ["mha.query", "mha.key"].map(|site| {
                 format!(
-                    r#"{{"step":{step},"site":"encoder.layers.0.{site}","pass":"forward","backward_error":0.00{},"backward_error_high":0.006,"backward_error_bound":0.004,"operands":{{"lhs":{{"numerics":"e4m3/tensor","underflow":0.01,"nu":6.5}},"rhs":{{"numerics":"e4m3/tensor","underflow":0.0}}}}}}"#,
+                    r#"{{"step":{step},"site":"encoder.layers.0.{site}","pass":"forward","backward_error":0.00{},"backward_error_high":0.006,"backward_error_bound":0.004,"operands":{{"lhs":{{"numerics":"e4m3/tensor","amax":2.0,"underflow":0.01,"nu":6.5}},"rhs":{{"numerics":"e4m3/tensor","amax":0.5,"underflow":0.0}}}}}}"#,
                     step + 1
                 )
             })

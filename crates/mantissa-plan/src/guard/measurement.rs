@@ -2,20 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use mantissa_metrics::fit_student_t;
 use mantissa_quant::Numerics;
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
+use crate::drift;
 use crate::evaluate::{Evaluator, Excerpt, OperandError, PairError, stream};
 use crate::evidence::significant;
 use crate::policy::{Check, backward_error_high, tightest};
 use crate::profile::PassSample;
 use crate::site::{Pass, PassNumerics, Role};
-
-/// Elements that a tail fit looks at: its standard error is about 10 % for nu = 5, and it takes a fraction of a
-/// millisecond.
-const FITTED: usize = 1024;
 
 /// Sampled rows of both operands of one pass of one site, from one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +70,53 @@ pub struct OperandMeasurement {
     pub nu: Option<f64>,
 }
 
+impl Measurement {
+    /// What numerics in force do to sampled rows of a pass: `error`, or nothing that could be measured where they are f32. `bound`
+    /// is what its backward error may be. The tails of a site's three tensors are told once, where each is met first.
+    pub fn of(
+        site: &str,
+        pass: Pass,
+        rows: &PassSample,
+        in_force: PassNumerics,
+        error: Option<&PairError>,
+        bound: Option<f64>,
+    ) -> Self {
+        let operand = |side: usize, numerics: Numerics, error: Option<OperandError>| {
+            let error = error.filter(|_| !numerics.is_fp32());
+            let role = pass.operands()[side];
+            let (_, elements, amax) = rows.side(side);
+            let is_first = pass == Pass::Forward || role == Role::Grad && pass == Pass::GradLhs;
+            let measured = OperandMeasurement {
+                numerics,
+                amax,
+                underflow: error.map(|error| significant(error.underflow.estimate)),
+                saturation: error.map(|error| significant(error.saturation.estimate)),
+                bias: error.map(|error| significant(error.bias.estimate)),
+                nu: is_first
+                    .then(|| drift::nu(elements))
+                    .flatten()
+                    .map(significant),
+            };
+            (role, measured)
+        };
+        let product = error.and_then(|error| error.product);
+        Measurement {
+            step: rows.step,
+            site: site.to_string(),
+            pass,
+            backward_error: product.map(|product| significant(product.median)),
+            backward_error_high: product
+                .and_then(|product| product.median_interval)
+                .map(|interval| significant(interval.high)),
+            backward_error_bound: product.and(bound).map(significant),
+            operands: BTreeMap::from([
+                operand(0, in_force.left, error.map(|error| error.left)),
+                operand(1, in_force.right, error.map(|error| error.right)),
+            ]),
+        }
+    }
+}
+
 /// A sample that pairs of numerics are tried on.
 pub(super) struct Trial<'s> {
     sample: &'s Sample,
@@ -130,52 +173,12 @@ impl<'s> Trial<'s> {
         in_force: PassNumerics,
         agreed: Option<f64>,
     ) -> (Measurement, Option<Check>) {
-        let pass = self.sample.pass;
-        let rows = &self.sample.rows;
+        let Sample { site, pass, rows } = self.sample;
         let error = (!in_force.is_fp32()).then(|| self.evaluator.pair(in_force));
-        let operand = |side: usize, numerics: Numerics, error: Option<OperandError>| {
-            let error = error.filter(|_| !numerics.is_fp32());
-            let role = pass.operands()[side];
-            let (_, elements, amax) = rows.side(side);
-            let is_first = pass == Pass::Forward || (pass == Pass::GradLhs && role == Role::Grad);
-            let measured = OperandMeasurement {
-                numerics,
-                amax,
-                underflow: error.map(|error| significant(error.underflow.estimate)),
-                saturation: error.map(|error| significant(error.saturation.estimate)),
-                bias: error.map(|error| significant(error.bias.estimate)),
-                nu: if is_first { nu(elements) } else { None },
-            };
-            (role, measured)
-        };
-        let product = error.as_ref().and_then(|error| error.product);
-        let measurement = Measurement {
-            step: rows.step,
-            site: self.sample.site.clone(),
-            pass,
-            backward_error: product.map(|product| significant(product.median)),
-            backward_error_high: product
-                .and_then(|product| product.median_interval)
-                .map(|interval| significant(interval.high)),
-            backward_error_bound: product.map(|_| {
-                let bound = self.settings.thresholds.backward_error(pass, self.depth);
-                significant(bound.max(agreed.unwrap_or(0.0)))
-            }),
-            operands: BTreeMap::from([
-                operand(0, in_force.left, error.as_ref().map(|error| error.left)),
-                operand(1, in_force.right, error.as_ref().map(|error| error.right)),
-            ]),
-        };
+        let bound = self.settings.thresholds.backward_error(*pass, self.depth);
+        let bound = bound.max(agreed.unwrap_or(0.0));
+        let measurement = Measurement::of(site, *pass, rows, in_force, error.as_ref(), Some(bound));
         let check = error.as_ref().and_then(|error| self.check(error, agreed));
         (measurement, check)
     }
-}
-
-/// The weight of the tails of some of these elements, evenly spread; `None` where it says nothing.
-fn nu(elements: &[f32]) -> Option<f64> {
-    let step = elements.len().div_ceil(FITTED).max(1);
-    // Rows are long and of lengths that are powers of two; an odd step meets all their places.
-    let spread: Vec<f32> = elements.iter().step_by(step | 1).copied().collect();
-    let fit = fit_student_t(&spread)?;
-    Some(significant(fit.nu))
 }

@@ -1,6 +1,6 @@
 // What was changed while the run trained, over its steps; and the decisions of its plan.
 
-const numericsText = (value) => value === null || value === undefined ? "" : typeof value === "string" ? value : Object.values(value).every((one) => typeof one === "string") ? Object.entries(value).map(([role, name]) => role + " " + name).join(", ") : JSON.stringify(value);
+const numericsText = (byRole) => Object.entries(byRole ?? {}).map(([role, name]) => role + " " + name).join(", ");
 
 function changeText(change) {
   const [from, to] = [numericsText(change.from), numericsText(change.to)];
@@ -41,6 +41,6 @@ part(() => {
   }, (plot) => changes.map((change) => ({ x: plot.scale("x").apply(change.step), y: plot.scale("y").apply(change.place), text: change.text })),
   changes.length ? () => ({
     headings: ["step", "decision", "site", "pass", "from", "to", "why"],
-    rows: changes.map((change) => [String(change.step), kindOf(change).name + (known(change.to_step) ? " to step " + change.to_step : ""), change.site, change.pass, numericsText(change.from), numericsText(change.to), change.reason]),
+    rows: changes.map((change) => [String(change.step), kindOf(change).name + (known(change.to_step) ? " to step " + change.to_step : ""), change.site ?? null, change.pass ?? null, numericsText(change.from), numericsText(change.to), change.reason]),
   }) : null);
 });

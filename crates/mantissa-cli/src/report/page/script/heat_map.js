@@ -15,7 +15,7 @@ const kinds = {
   rolled_back: { symbol: "times", name: "rolled back", colour: "var(--warning)" },
   plan_changed: { symbol: "diamond", name: "plan changed", colour: "var(--series-4)" },
 };
-const kindOf = (change) => kinds[change.kind] ?? { symbol: "circle", name: change.kind, colour: "var(--quiet)" };
+const kindOf = (change) => kinds[change.kind];
 
 const numericsAt = (operand, step) => operand.numerics.findLast(([from]) => from <= step)?.[1] ?? "–";
 
