@@ -28,6 +28,7 @@ mod linear;
 pub mod loss;
 pub mod lstm;
 mod swiglu;
+mod time;
 pub mod transformer;
 
 pub use activation::Gelu;

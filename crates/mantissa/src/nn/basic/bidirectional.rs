@@ -5,6 +5,7 @@ use burn::nn::{Initializer, RnnState};
 use burn::tensor::{Device, Tensor, s};
 
 use super::Rnn;
+use crate::nn::time::both_ways;
 
 /// Configuration of a [`BiRnn`] layer, as [`burn::nn::BiRnnConfig`].
 #[derive(Config, Debug)]
@@ -99,26 +100,19 @@ impl BiRnn {
         batched_input: Tensor<3>,
         state: Option<RnnState<3>>,
     ) -> (Tensor<3>, RnnState<3>) {
-        let swapped = |tensor: Tensor<3>| {
-            if self.batch_first {
-                tensor
-            } else {
-                tensor.swap_dims(0, 1)
-            }
-        };
         let of_direction = |direction: usize| {
             let state = state.as_ref()?.hidden.clone();
             Some(RnnState::new(
                 state.slice(s![direction, .., ..]).squeeze_dim(0),
             ))
         };
-        let input = swapped(batched_input);
-        let (ahead, ahead_state) = self
-            .forward
-            .over_time(input.clone(), of_direction(0), false);
-        let (back, back_state) = self.reverse.over_time(input, of_direction(1), true);
-        let output = swapped(Tensor::cat(vec![ahead, back], 2));
-        let states = vec![ahead_state.hidden, back_state.hidden];
+        let (output, states) = both_ways(
+            self.batch_first,
+            batched_input,
+            |input| self.forward.over_time(input, of_direction(0), false),
+            |input| self.reverse.over_time(input, of_direction(1), true),
+        );
+        let states = states.into_iter().map(|state| state.hidden).collect();
         (output, RnnState::new(Tensor::stack(states, 0)))
     }
 }

@@ -2,10 +2,11 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::nn::activation::{Activation, ActivationConfig};
 use burn::nn::{Initializer, RnnState};
-use burn::tensor::{Device, Tensor, s};
+use burn::tensor::{Device, Tensor};
 
 use crate::nn::activation::activate;
 use crate::nn::gate_controller::GateController;
+use crate::nn::time::{self, swapped_unless};
 
 /// Configuration of an [`Rnn`] layer, as [`burn::nn::RnnConfig`].
 #[derive(Config, Debug)]
@@ -112,15 +113,9 @@ impl Rnn {
         batched_input: Tensor<3>,
         state: Option<RnnState<2>>,
     ) -> (Tensor<3>, RnnState<2>) {
-        let swapped = |tensor: Tensor<3>| {
-            if self.batch_first {
-                tensor
-            } else {
-                tensor.swap_dims(0, 1)
-            }
-        };
-        let (output, state) = self.over_time(swapped(batched_input), state, self.reverse);
-        (swapped(output), state)
+        let input = swapped_unless(self.batch_first, batched_input);
+        let (output, state) = self.over_time(input, state, self.reverse);
+        (swapped_unless(self.batch_first, output), state)
     }
 
     /// As [`forward`](Self::forward), of a batch-first input.
@@ -130,24 +125,16 @@ impl Rnn {
         state: Option<RnnState<2>>,
         reverse: bool,
     ) -> (Tensor<3>, RnnState<2>) {
-        let [batch_size, seq_length, _] = input.dims();
-        let device = input.device();
-        let mut output = Tensor::empty([batch_size, seq_length, self.d_hidden], &device);
-        let zeros = || Tensor::zeros([batch_size, self.d_hidden], &device);
-        let mut hidden = state.map_or_else(zeros, |state| state.hidden);
-        let mut steps: Vec<(usize, Tensor<3>)> = input.iter_dim(1).enumerate().collect();
-        if reverse {
-            steps.reverse();
-        }
-        for (time, input) in steps {
-            let sum = self.gate.gate_product(input.squeeze_dim(1), hidden);
-            hidden = activate(&self.hidden_activation, sum);
-            if let Some(clip) = self.clip {
-                hidden = hidden.clamp(-clip, clip);
+        let [batch_size, _, _] = input.dims();
+        let zeros = || Tensor::zeros([batch_size, self.d_hidden], &input.device());
+        let hidden = state.map_or_else(zeros, |state| state.hidden);
+        let (output, hidden) = time::over_time(input, hidden, reverse, |x, hidden| {
+            let hidden = activate(&self.hidden_activation, self.gate.gate_product(x, hidden));
+            match self.clip {
+                Some(clip) => hidden.clamp(-clip, clip),
+                None => hidden,
             }
-            let hidden = hidden.clone().unsqueeze_dim(1);
-            output = output.slice_assign(s![.., time, ..], hidden);
-        }
+        });
         (output, RnnState::new(hidden))
     }
 }

@@ -5,6 +5,7 @@ use burn::nn::activation::ActivationConfig;
 use burn::tensor::{Device, Tensor, s};
 
 use super::Gru;
+use crate::nn::time::both_ways;
 
 /// Configuration of a [`BiGru`] layer, as [`burn::nn::BiGruConfig`].
 #[derive(Config, Debug)]
@@ -107,23 +108,16 @@ impl BiGru {
         batched_input: Tensor<3>,
         state: Option<Tensor<3>>,
     ) -> (Tensor<3>, Tensor<3>) {
-        let swapped = |tensor: Tensor<3>| {
-            if self.batch_first {
-                tensor
-            } else {
-                tensor.swap_dims(0, 1)
-            }
-        };
         let of_direction = |direction: usize| {
             let state = state.clone();
             state.map(|state| state.slice(s![direction, .., ..]).squeeze_dim(0))
         };
-        let input = swapped(batched_input);
-        let (ahead, ahead_state) = self
-            .forward
-            .over_time(input.clone(), of_direction(0), false);
-        let (back, back_state) = self.reverse.over_time(input, of_direction(1), true);
-        let output = swapped(Tensor::cat(vec![ahead, back], 2));
-        (output, Tensor::stack(vec![ahead_state, back_state], 0))
+        let (output, states) = both_ways(
+            self.batch_first,
+            batched_input,
+            |input| self.forward.over_time(input, of_direction(0), false),
+            |input| self.reverse.over_time(input, of_direction(1), true),
+        );
+        (output, Tensor::stack(states, 0))
     }
 }

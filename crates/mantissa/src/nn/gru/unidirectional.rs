@@ -2,10 +2,11 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::nn::Initializer;
 use burn::nn::activation::{Activation, ActivationConfig};
-use burn::tensor::{Device, Tensor, s};
+use burn::tensor::{Device, Tensor};
 
 use crate::nn::activation::activate;
 use crate::nn::gate_controller::GateController;
+use crate::nn::time;
 
 /// Configuration of a [`Gru`] layer, as [`burn::nn::GruConfig`].
 #[derive(Config, Debug)]
@@ -127,21 +128,10 @@ impl Gru {
         state: Option<Tensor<2>>,
         reverse: bool,
     ) -> (Tensor<3>, Tensor<2>) {
-        let [batch_size, seq_length, _] = input.dims();
-        let device = input.device();
-        let mut output = Tensor::empty([batch_size, seq_length, self.d_hidden], &device);
-        let mut hidden =
-            state.unwrap_or_else(|| Tensor::zeros([batch_size, self.d_hidden], &device));
-        let mut steps: Vec<(usize, Tensor<3>)> = input.iter_dim(1).enumerate().collect();
-        if reverse {
-            steps.reverse();
-        }
-        for (time, input) in steps {
-            hidden = self.step(input.squeeze_dim(1), hidden);
-            let hidden = hidden.clone().unsqueeze_dim(1);
-            output = output.slice_assign(s![.., time, ..], hidden);
-        }
-        (output, hidden)
+        let [batch_size, _, _] = input.dims();
+        let zeros = || Tensor::zeros([batch_size, self.d_hidden], &input.device());
+        let hidden = state.unwrap_or_else(zeros);
+        time::over_time(input, hidden, reverse, |x, hidden| self.step(x, hidden))
     }
 
     /// The hidden state after one time step.

@@ -6,6 +6,7 @@ use burn::nn::lstm::LstmState;
 use burn::tensor::{Device, Tensor, s};
 
 use super::Lstm;
+use crate::nn::time::both_ways;
 
 /// Configuration of a [`BiLstm`] layer, as [`burn::nn::BiLstmConfig`].
 #[derive(Config, Debug)]
@@ -112,23 +113,19 @@ impl BiLstm {
         batched_input: Tensor<3>,
         state: Option<LstmState<3>>,
     ) -> (Tensor<3>, LstmState<3>) {
-        let swapped = |tensor: Tensor<3>| {
-            if self.batch_first {
-                tensor
-            } else {
-                tensor.swap_dims(0, 1)
-            }
-        };
         let of_direction = |direction: usize| {
             let state = state.clone();
             state.map(|state| state.slice(s![direction]).squeeze_dim(0))
         };
-        let input = swapped(batched_input);
-        let (ahead, ahead_state) =
-            self.forward
-                .over_time(input.clone(), of_direction(0), self.forward.reverse);
-        let (back, back_state) = self.reverse.over_time(input, of_direction(1), true);
-        let output = swapped(Tensor::cat(vec![ahead, back], 2));
-        (output, LstmState::stack(vec![ahead_state, back_state], 0))
+        let (output, states) = both_ways(
+            self.batch_first,
+            batched_input,
+            |input| {
+                let reverse = self.forward.reverse;
+                self.forward.over_time(input, of_direction(0), reverse)
+            },
+            |input| self.reverse.over_time(input, of_direction(1), true),
+        );
+        (output, LstmState::stack(states, 0))
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, s};
 
 use crate::nn::activation::activate;
 use crate::nn::gate_controller::GateController;
+use crate::nn::time::swapped_unless;
 
 /// Configuration of an [`Lstm`] layer, as [`burn::nn::LstmConfig`].
 #[derive(Config, Debug)]
@@ -144,18 +145,9 @@ impl Lstm {
         batched_input: Tensor<3>,
         state: Option<LstmState<2>>,
     ) -> (Tensor<3>, LstmState<2>) {
-        let input = self.with_batch_first(batched_input);
+        let input = swapped_unless(self.batch_first, batched_input);
         let (output, state) = self.over_time(input, state, self.reverse);
-        (self.with_batch_first(output), state)
-    }
-
-    /// Swaps batch and time if time comes first outside.
-    fn with_batch_first(&self, tensor: Tensor<3>) -> Tensor<3> {
-        if self.batch_first {
-            tensor
-        } else {
-            tensor.swap_dims(0, 1)
-        }
+        (swapped_unless(self.batch_first, output), state)
     }
 
     /// All steps of `input`, `[batch_size, seq_length, d_input]`.
