@@ -96,14 +96,14 @@ impl fmt::Display for ExpectedMemory {
     }
 }
 
-/// Watches what is allocated from a moment on.
+/// Measures what is allocated from a moment on.
 #[derive(Clone, Copy, Debug)]
-pub struct Watch {
+pub struct Gauge {
     before: usize,
     peak: usize,
 }
 
-impl Watch {
+impl Gauge {
     /// From now on.
     pub fn start() -> Self {
         Self {

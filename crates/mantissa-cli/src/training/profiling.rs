@@ -68,7 +68,7 @@ impl Profiling {
         let started = Instant::now();
         // Every rank has its part in this.
         let profile = trainer.profile()?;
-        if let Some(profile) = profile.filter(|_| trainer.is_first_rank()) {
+        if let Some(profile) = profile.filter(|_| trainer.is_first()) {
             profile.save(&self.path)?;
         }
         self.writing += started.elapsed();

@@ -21,7 +21,7 @@ use std::time::Instant;
 use super::config::{DataSource, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
 use super::guard::Guarding;
-use super::memory::{ExpectedMemory, Watch, first_sequences};
+use super::memory::{ExpectedMemory, Gauge, first_sequences};
 use super::plan_change::PlanChange;
 use super::ranks;
 use super::rehearsal::Injection;
@@ -49,7 +49,7 @@ pub struct Trainer {
     pub(super) progress: Progress,
     device: Device,
     drops: bool,
-    pub(super) memory: Watch,
+    pub(super) memory: Gauge,
     timing: Timing,
 }
 
@@ -181,7 +181,7 @@ pub fn named_recipe(name: &str) -> Result<Recipe, Error> {
 impl Trainer {
     /// A run at its first step. Without `plan`, the one that the configuration names.
     pub fn new(config: &RunConfig, source: Source, plan: Option<Plan>) -> Result<Self, Error> {
-        let memory = Watch::start();
+        let memory = Gauge::start();
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
@@ -239,7 +239,7 @@ impl Trainer {
         before: u64,
         replan: impl FnOnce(&Bert, Option<&Checkpoint<Bert>>) -> Result<Option<Plan>, Error>,
     ) -> Result<Resumed, Error> {
-        let memory = Watch::start();
+        let memory = Gauge::start();
         let device = Device::flex().autodiff();
         let model = config
             .bert(source.masked().vocab_size())
@@ -409,14 +409,14 @@ impl Trainer {
         // Memory that is kept for the next step is given back after a step that does not use it.
         let give_back = || (0..2).for_each(|_| session.begin_step(step));
         give_back();
-        let watch = Watch::start();
+        let gauge = Gauge::start();
         let activations = |sequences: usize| {
             give_back();
             let batch = first_sequences(&batch, sequences);
             let loss = session.autocast(|| self.model.forward_loss(&batch));
-            let forward = watch.now();
+            let forward = gauge.now();
             let gradients = loss.backward();
-            let backward = watch.now().saturating_sub(parameters.gradients);
+            let backward = gauge.now().saturating_sub(parameters.gradients);
             drop(gradients);
             forward.max(backward)
         };
@@ -504,11 +504,6 @@ impl Trainer {
             &others
         };
         Ok(self.session.resume_profiling(config, mine, measured)?)
-    }
-
-    /// Whether this rank writes what all have come to.
-    pub fn is_first_rank(&self) -> bool {
-        self.world.is_first()
     }
 
     /// What all ranks have measured so far, on the first.
