@@ -71,6 +71,8 @@ pub struct Reasons {
     pub bias: Option<f64>,
     /// Cost on the plan's target, in units of its f32 product.
     pub cost: Option<f64>,
+    /// Predicted quality loss, in shares of a step's progress.
+    pub quality_loss: Option<f64>,
     /// The pair that was next in line.
     pub runner_up: Option<String>,
     /// Its median backward error.
@@ -140,6 +142,7 @@ impl Reasons {
             backward_error_bound: short(evidence.backward_error_bound),
             bias: biases.reduce(f64::max).and_then(short),
             cost: short(evidence.cost),
+            quality_loss: evidence.quality_loss.and_then(short),
             runner_up: next.map(|next| pair(pass, &next.numerics)),
             runner_up_error: next.and_then(|next| short(next.backward_error)),
             reason: next.map(|next| next.reason.clone()),
@@ -199,6 +202,7 @@ pub fn decision_table(plan: &Plan) -> String {
                 terminal::rounded(underflow),
                 terminal::rounded(because.and_then(|because| because.bias)),
                 terminal::rounded(because.and_then(|because| because.cost)),
+                terminal::rounded(because.and_then(|because| because.quality_loss)),
             ]);
         }
     }
@@ -211,6 +215,7 @@ pub fn decision_table(plan: &Plan) -> String {
         "underflow",
         "bias",
         "cost",
+        "quality loss",
     ];
     terminal::table(&headings, 4, rows)
 }

@@ -173,6 +173,7 @@ pub(super) fn decisions(id: &str, plan: &PlanView) -> String {
         ("Underflow", true),
         ("Bias", true),
         ("Cost", true),
+        ("Quality loss", true),
         ("Runner-up", false),
         ("Its error", true),
         ("Why not", false),
@@ -199,6 +200,7 @@ pub(super) fn decisions(id: &str, plan: &PlanView) -> String {
                 Cell::number(underflow.reduce(f64::max), percent),
                 number(|because| because.bias, significant),
                 number(|because| because.cost, significant),
+                number(|because| because.quality_loss, percent),
                 text(because.and_then(|because| because.runner_up.as_ref())),
                 number(|because| because.runner_up_error, significant),
                 Cell {
@@ -215,7 +217,8 @@ pub(super) fn decisions(id: &str, plan: &PlanView) -> String {
         .any(|decision| decision.evidence.is_some());
     let evidence = if has_evidence {
         " Error is the backward error |LR − Q(L,R)| / (|L||R|), its median over the elements of a product; its \
-         confidence interval's upper end was held against the bound."
+         confidence interval's upper end was held against the bound. Quality loss is the predicted one, in shares of a step's \
+         progress."
     } else {
         ""
     };
