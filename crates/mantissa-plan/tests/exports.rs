@@ -68,6 +68,11 @@ fn torchao() {
             .iter()
             .any(|note| note.contains("layers.1.blocks"))
     );
+    let sites = [Site::new("a", SiteKind::Linear)];
+    let rowwise = Plan::from_recipe(&Recipe::preset("fp8-rowwise").unwrap(), &sites).unwrap();
+    let exported = rowwise.export(ExportTarget::Torchao);
+    assert!(exported.text.contains("round_scales_to_power_of_2=True"));
+    assert!(exported.not_expressed.is_empty());
 }
 
 #[test]
@@ -93,6 +98,9 @@ fn transformer_engine() {
         assert!(exported.text.contains(te), "{recipe}: {}", exported.text);
         assert!(!exported.text.contains("Disable") && exported.not_expressed.is_empty());
     }
+    let nvfp4 = all("nvfp4");
+    assert!(nvfp4.text.contains("NVFP4BlockScaling(disable_rht=True)\n"));
+    assert!(nvfp4.not_expressed.is_empty());
     let int8 = all("int8");
     assert!(int8.text.contains("No recipe") && int8.not_expressed.len() == 6);
 }

@@ -2,7 +2,9 @@
 //!
 //! What it can express (qwix/_src/providers/qt.py): one type each for weights, activations and gradients, the same in both
 //! backward products; absmax scales per channel unless `disable_channelwise_axes`, or for each `tile_size` elements along
-//! the contraction; stochastic rounding of integer gradients.
+//! the contraction; stochastic rounding of integer gradients. The backward products reuse the operands of the forward pass
+//! as they were quantized, or in high precision where they have tiles; activations' gradients have no tiles. Integers are
+//! scaled to half a step beyond the largest one.
 
 use std::fmt::Write;
 
@@ -27,10 +29,11 @@ impl QType {
             (numerics.amax == AmaxPolicy::Dynamic && numerics.scale == ScaleKind::F32)
                 .then_some(name)
         };
-        // The microscaling types have their tile in them.
+        // The microscaling types ask for their own tile.
         let (name, tile) = match numerics.to_string().as_str() {
-            "mxfp8" | "mxfp8/stochastic" => ("mxfp8", None),
-            "nvfp4" | "nvfp4/stochastic" => ("nvfp4", None),
+            "mxfp8" | "mxfp8/stochastic" => ("mxfp8", Some(32)),
+            "mxfp4" | "mxfp4/stochastic" => ("mxfp4", Some(32)),
+            "nvfp4" | "nvfp4/stochastic" => ("nvfp4", Some(16)),
             _ => {
                 let name = match numerics.format {
                     Format::INT8 => plain("int8"),
@@ -72,11 +75,14 @@ pub(super) fn export(plan: &Plan) -> Export {
             );
         }
     }
-    text += "]\n\n# model = qwix.quantize_model(model, qwix.QtProvider(RULES), *example_inputs)\n";
+    text += "]\n\n# model = qwix.quantize_model(model, qwix.QtProvider(RULES), *example_inputs)  # inputs for nnx alone\n";
     notes.finish(text, "#")
 }
 
 const HIGH: &str = "high precision";
+
+/// Types whose scales qwix rounds in its own way: powers of two not to OCP's, and NVFP4's without a scale of the tensor.
+const MICROSCALING: [&str; 3] = ["mxfp8", "mxfp4", "nvfp4"];
 
 fn rule(site: &PlannedSite, notes: &mut Notes) -> Option<Vec<String>> {
     let forward = &site.numerics.forward;
@@ -97,14 +103,26 @@ fn rule(site: &PlannedSite, notes: &mut Notes) -> Option<Vec<String>> {
     {
         notes.lost(site, Pass::Forward, "the same types, to nearest");
     }
-    let mut fields = Vec::new();
-    if site.kind == SiteKind::Linear {
-        fields.push(format!("weight_qtype=\"{}\"", rhs.name));
-    } else if lhs.name != rhs.name {
-        notes.lost(site, Pass::Forward, &format!("{} for both", lhs.name));
+    if [lhs, rhs]
+        .iter()
+        .any(|side| MICROSCALING.contains(&side.name))
+    {
+        notes.lost(site, Pass::Forward, "the same types, scaled as qwix does");
     }
-    fields.push(format!("act_qtype=\"{}\"", lhs.name));
-    if !lhs.channelwise && lhs.tile.is_none() && !["mxfp8", "nvfp4"].contains(&lhs.name) {
+    let rhs = if site.kind == SiteKind::Linear {
+        rhs
+    } else {
+        if lhs.name != rhs.name {
+            notes.lost(site, Pass::Forward, &format!("{} for both", lhs.name));
+        }
+        lhs
+    };
+    // A rule without a type for weights quantizes nothing, a product of activations neither.
+    let mut fields = vec![
+        format!("weight_qtype=\"{}\"", rhs.name),
+        format!("act_qtype=\"{}\"", lhs.name),
+    ];
+    if !lhs.channelwise && lhs.tile.is_none() {
         fields.push("disable_channelwise_axes=True".to_string());
     }
     if let Some(tile) = lhs.tile {
@@ -119,15 +137,16 @@ fn backward(site: &PlannedSite, lhs: QType, rhs: QType, notes: &mut Notes) -> Ve
     let (grad_lhs, grad_rhs) = (&site.numerics.grad_lhs, &site.numerics.grad_rhs);
     let gradient = |numerics: Numerics, other: Numerics, forward: QType| {
         let found = QType::of(numerics)?;
-        let other = QType::of(other)?;
-        (other.name == forward.name && found.channelwise == forward.channelwise).then_some(found)
+        let tiled = found.tile.is_some() || forward.tile.is_some();
+        let fits = QType::of(other)? == forward && found.channelwise == forward.channelwise;
+        (fits && !tiled).then_some(found)
     };
     let left = gradient(grad_lhs.left, grad_lhs.right, rhs);
     let right = gradient(grad_rhs.right, grad_rhs.left, lhs);
     let same =
         |a: QType, b: QType| a.name == b.name && grad_lhs.left.rounding == grad_rhs.right.rounding;
     let kept = left.zip(right).filter(|&(a, b)| same(a, b));
-    let Some((found, weight)) = kept else {
+    let Some((found, _)) = kept else {
         for pass in [Pass::GradLhs, Pass::GradRhs] {
             if !is_high_precision(site.numerics.pass(pass)) {
                 notes.lost(site, pass, HIGH);
@@ -136,12 +155,21 @@ fn backward(site: &PlannedSite, lhs: QType, rhs: QType, notes: &mut Notes) -> Ve
         return Vec::new();
     };
     let mut fields = vec![format!("bwd_qtype=\"{}\"", found.name)];
-    if let Some(tile) = weight.tile {
-        fields.push(format!("bwd_weight_grad_tile_size={tile}"));
+    if found.channelwise {
+        // Its scales of the forward pass lie along the contraction here and go into the gradient.
+        for pass in [Pass::GradLhs, Pass::GradRhs] {
+            notes.lost(
+                site,
+                pass,
+                "the same types, the other operand as quantized in the forward pass",
+            );
+        }
     }
     if grad_lhs.left.rounding == Rounding::Stochastic {
         if found.name.starts_with("int") {
             fields.push("bwd_stochastic_rounding=\"uniform\"".to_string());
+            // Otherwise all elements of a row are given the same random number.
+            fields.push("channelwise_noise_axes=(0, 1, 2, 3)".to_string());
         } else {
             // Its float branch returns before the noise is added.
             for pass in [Pass::GradLhs, Pass::GradRhs] {

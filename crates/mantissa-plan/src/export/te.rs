@@ -2,7 +2,8 @@
 //!
 //! A recipe (transformer_engine/common/recipe) gives the same numerics to every TransformerEngine module; the debug tools
 //! (nvdlfw-inspect) can turn quantization off for single layers and products. So the recipe is taken that fits most
-//! products, and the rest stays in high precision.
+//! products, and the rest stays in high precision. The features' names are those of TransformerEngine 2.13 and later;
+//! before, they were DisableFP8Layer and DisableFP8GEMM.
 
 use std::fmt::Write;
 
@@ -20,7 +21,7 @@ struct TeRecipe {
     grad: &'static str,
 }
 
-const RECIPES: [TeRecipe; 6] = [
+const RECIPES: [TeRecipe; 7] = [
     TeRecipe {
         python: "Float8CurrentScaling(fp8_format=Format.HYBRID)",
         lhs: "e4m3/tensor",
@@ -39,23 +40,32 @@ const RECIPES: [TeRecipe; 6] = [
         rhs: "e4m3/tensor/delayed16",
         grad: "e5m2/tensor/delayed16",
     },
+    // Its E8M0 scales are rounded up, those of `mxfp8` down.
     TeRecipe {
         python: "MXFP8BlockScaling()",
         lhs: "mxfp8",
         rhs: "mxfp8",
         grad: "mxfp8",
     },
+    // Its scales are powers of two, unless NVTE_FP8_BLOCK_SCALING_FP32_SCALES=1.
     TeRecipe {
         python: "Float8BlockScaling()",
-        lhs: "e4m3/block128",
-        rhs: "e4m3/tile128x128",
-        grad: "e4m3/block128",
+        lhs: "e4m3/block128/pow2",
+        rhs: "e4m3/tile128x128/pow2",
+        grad: "e4m3/block128/pow2",
+    },
+    // Without being told otherwise it rotates the operands of the weight's gradient too.
+    TeRecipe {
+        python: "NVFP4BlockScaling(disable_rht=True)",
+        lhs: "nvfp4",
+        rhs: "e2m1/tile16x16/two-level",
+        grad: "nvfp4/stochastic",
     },
     TeRecipe {
-        python: "NVFP4BlockScaling()",
+        python: "NVFP4BlockScaling(disable_rht=True, disable_2d_quantization=True)",
         lhs: "nvfp4",
         rhs: "nvfp4",
-        grad: "nvfp4",
+        grad: "nvfp4/stochastic",
     },
 ];
 
@@ -139,7 +149,8 @@ pub(super) fn export(plan: &Plan) -> Export {
             let _ = write!(
                 text,
                 "# The recipe:\n#   from transformer_engine.common.recipe import Format, {name}\n#   recipe = {}\n#\n\
-                 # The layers and products that are not in it, for nvdlfw-inspect (debug_api.initialize(config_file=...)).\n\
+                 # The layers and products that are not in it, for nvdlfw-inspect (debug_api.initialize(config_file=..., \
+                 feature_dirs=[...]),\n# the folder of features being transformer_engine/debug/features).\n\
                  # Layer names are those of the plan; rename them where the model has others.\n",
                 recipe.python
             );

@@ -1,12 +1,12 @@
 //! torchao: `Float8LinearConfig` with a `CastConfig` for each operand, and `Int8MixedPrecisionTrainingConfig`.
 //!
 //! What it can express (torchao/float8/config.py): E4M3 and E5M2 with dynamic scales per tensor or per axis, to nearest;
-//! both operands of a product or neither; the same format for an operand in both of its products. INT8 has one scale for
-//! each row and column.
+//! powers of two for all scales of a module or none; both operands of a product or neither, and not both in E5M2; the same
+//! format for an operand in both of its products. INT8 has one scale for each row and column.
 
 use std::fmt::Write;
 
-use mantissa_formats::Format;
+use mantissa_formats::{Format, Rounding};
 use mantissa_quant::{AmaxPolicy, Granularity, Numerics, ScaleKind};
 
 use super::{Export, Notes, alike, is_high_precision, origin, products, without_rounding};
@@ -16,8 +16,8 @@ use crate::site::{Pass, PassNumerics, SiteKind};
 /// What a linear module is converted to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Conversion {
-    /// By pass, the casts of its operands; `None` is high precision.
-    Float8([Option<[Cast; 2]>; 3]),
+    /// By pass, the casts of its operands, `None` being high precision; and whether scales are powers of two.
+    Float8([Option<[Cast; 2]>; 3], bool),
     /// By pass, whether it is in INT8.
     Int8([bool; 3]),
 }
@@ -53,12 +53,16 @@ impl Cast {
             } else {
                 "TENSORWISE"
             },
-            if self.e5m2 {
-                "torch.float8_e5m2"
-            } else {
-                "torch.float8_e4m3fn"
-            }
+            self.dtype()
         )
+    }
+
+    fn dtype(self) -> &'static str {
+        if self.e5m2 {
+            "torch.float8_e5m2"
+        } else {
+            "torch.float8_e4m3fn"
+        }
     }
 }
 
@@ -77,8 +81,8 @@ pub(super) fn export(plan: &Plan) -> Export {
          from torchao.float8 import Float8LinearConfig, convert_to_float8_training\n\
          from torchao.float8.config import CastConfig, ScalingGranularity, ScalingType\n\
          from torchao.prototype.quantized_training import Int8MixedPrecisionTrainingConfig\n\
-         from torchao.quantization import quantize_\n\n\
-         HIGH_PRECISION = CastConfig(scaling_type=ScalingType.DISABLED)\n\n\n\
+         from torchao.quantization import quantize_\n\n\n\
+         def high_precision(dtype):\n    return CastConfig(scaling_type=ScalingType.DISABLED, target_dtype=dtype)\n\n\n\
          def named(*names):\n    return lambda module, fqn: fqn in names\n\n\n\
          def convert(model):\n",
         origin(plan)
@@ -89,12 +93,22 @@ pub(super) fn export(plan: &Plan) -> Export {
             .map(|name| format!("            {name:?},\n"))
             .collect();
         match conversion {
-            Conversion::Float8(passes) => {
+            Conversion::Float8(passes, pow2) => {
+                let at = |[pass, side]: [usize; 2]| passes[pass].map(|pair| pair[side]);
                 let mut fields = String::new();
-                for (field, pass, side) in FIELDS {
-                    let cast = passes[pass]
-                        .map_or("HIGH_PRECISION".to_string(), |pair| pair[side].python());
+                for (field, place, other) in FIELDS {
+                    // torchao compares the types of an operand's two casts, disabled ones too.
+                    let cast = at(place).map_or_else(
+                        || {
+                            let dtype = at(other).map_or("torch.float8_e4m3fn", Cast::dtype);
+                            format!("high_precision({dtype})")
+                        },
+                        Cast::python,
+                    );
                     let _ = writeln!(fields, "            {field}={cast},");
+                }
+                if *pow2 {
+                    fields += "            round_scales_to_power_of_2=True,\n";
                 }
                 let _ = write!(
                     text,
@@ -119,14 +133,15 @@ pub(super) fn export(plan: &Plan) -> Export {
     notes.finish(text, "#")
 }
 
-/// The fields of `Float8LinearConfig`, each with the place of its pass and of its operand there.
-const FIELDS: [(&str, usize, usize); 6] = [
-    ("cast_config_input", 0, 0),
-    ("cast_config_weight", 0, 1),
-    ("cast_config_grad_output", 1, 0),
-    ("cast_config_weight_for_grad_input", 1, 1),
-    ("cast_config_input_for_grad_weight", 2, 0),
-    ("cast_config_grad_output_for_grad_weight", 2, 1),
+/// The fields of `Float8LinearConfig`, each with the place of its pass and of its operand there, and with those of the
+/// same operand in its other product.
+const FIELDS: [(&str, [usize; 2], [usize; 2]); 6] = [
+    ("cast_config_input", [0, 0], [2, 0]),
+    ("cast_config_weight", [0, 1], [1, 1]),
+    ("cast_config_grad_output", [1, 0], [2, 1]),
+    ("cast_config_weight_for_grad_input", [1, 1], [0, 1]),
+    ("cast_config_input_for_grad_weight", [2, 0], [0, 0]),
+    ("cast_config_grad_output_for_grad_weight", [2, 1], [1, 0]),
 ];
 
 const HIGH: &str = "high precision";
@@ -159,7 +174,8 @@ fn conversion(site: &PlannedSite, notes: &mut Notes) -> Option<Conversion> {
     let mut casts = Pass::ALL.map(|pass| {
         let numerics = site.numerics.pass(pass);
         let pair = [Cast::of(numerics.left)?, Cast::of(numerics.right)?];
-        (pair[0].axiswise == pair[1].axiswise).then_some(pair)
+        // torch._scaled_mm has no kernel for two of E5M2.
+        (!(pair[0].e5m2 && pair[1].e5m2)).then_some(pair)
     });
     // An operand has one format in both of its products: input in 0 and 2, weight in 0 and 1, gradient in 1 and 2.
     for (a, a_side, b, b_side) in [(0, 0, 2, 0), (0, 1, 1, 1), (1, 0, 2, 1)] {
@@ -169,25 +185,41 @@ fn conversion(site: &PlannedSite, notes: &mut Notes) -> Option<Conversion> {
             casts[b] = None;
         }
     }
-    for (pass, cast) in Pass::ALL.into_iter().zip(casts) {
+    let sides = |pass: Pass| {
         let numerics = site.numerics.pass(pass);
-        let exact = [numerics.left, numerics.right].map(|side| without_rounding(side) == side);
+        [numerics.left, numerics.right]
+    };
+    // One setting for all casts of a module.
+    let mut cast_passes = Pass::ALL
+        .into_iter()
+        .zip(casts)
+        .filter(|(_, cast)| cast.is_some());
+    let pow2 =
+        cast_passes.all(|(pass, _)| sides(pass).map(|side| side.scale) == [ScaleKind::Pow2; 2]);
+    let (scale, instead) = if pow2 {
+        (
+            ScaleKind::Pow2,
+            "the same formats, granularity and scales, to nearest",
+        )
+    } else {
+        (
+            ScaleKind::F32,
+            "the same formats and granularity with f32 scales, to nearest",
+        )
+    };
+    for (pass, cast) in Pass::ALL.into_iter().zip(casts) {
+        let exact =
+            sides(pass).map(|side| side.rounding == Rounding::Nearest && side.scale == scale);
         match cast {
-            None if !is_high_precision(numerics) => notes.lost(site, pass, HIGH),
-            Some(_) if exact != [true, true] => {
-                notes.lost(
-                    site,
-                    pass,
-                    "the same formats and granularity with f32 scales, to nearest",
-                );
-            }
+            None if !is_high_precision(site.numerics.pass(pass)) => notes.lost(site, pass, HIGH),
+            Some(_) if exact != [true, true] => notes.lost(site, pass, instead),
             _ => {}
         }
     }
     casts
         .iter()
         .any(Option::is_some)
-        .then_some(Conversion::Float8(casts))
+        .then_some(Conversion::Float8(casts, pow2))
 }
 
 fn is_int8(numerics: &PassNumerics) -> bool {
