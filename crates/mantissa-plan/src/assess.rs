@@ -2,6 +2,7 @@
 
 use crate::cost::ProductShape;
 use crate::evaluate::{Evaluator, Excerpt, PairError, stream};
+use crate::noise::Examples;
 use crate::policy::{Check, Policy, tightest};
 use crate::profile::{PassProfile, Profile};
 use crate::quality::{QualityError, QualityLoss, QualityModel};
@@ -139,7 +140,8 @@ impl<'a> MeasuredPass<'a> {
         let stream = stream(self.site_name(), self.pass);
         f(&mut Assessor {
             pass: self,
-            evaluator: Evaluator::new(&excerpts, policy.seed, stream),
+            evaluator: Evaluator::new(&excerpts, policy.seed, stream)
+                .with_noise(Examples::of(self.pass)),
         })
     }
 
@@ -174,7 +176,8 @@ impl Assessor<'_, '_> {
             loss: if pair.is_fp32() {
                 Some(QualityLoss::ZERO)
             } else {
-                quality.and_then(|quality| quality.loss(site, pass, &error.noise))
+                let noise = error.noise.as_ref();
+                noise.and_then(|noise| quality?.loss(site, pass, noise))
             },
             error,
             is_beyond: checks.iter().any(Check::is_exceeded),

@@ -1,7 +1,12 @@
-//! What a pair of numerics does to a product as a signal: how much noise it adds, and how much of that is systematic.
+//! What a pair of numerics does to a product as a signal: how much noise it adds, and how much of that is bias.
 //!
 //! [`PairError`](crate::evaluate::PairError) has the backward error, which holds every output against the magnitudes that
 //! went into it. A prediction of what training loses needs powers instead: squares that can be weighted and added up.
+
+use crate::site::Pass;
+
+/// How far the ends of a 95 % confidence interval lie from the estimate, in standard errors.
+pub(crate) const STANDARD_ERRORS: f64 = 1.96;
 
 /// An estimate with its variance, as far as the sample tells it: what adds up over products, as an
 /// [`Estimate`](mantissa_metrics::Estimate) with its interval does not.
@@ -19,6 +24,15 @@ impl Uncertain {
         value: 0.0,
         variance: Some(0.0),
     };
+
+    /// This and `factor` times another, found independently.
+    pub(crate) fn plus(&self, other: &Uncertain, factor: f64) -> Uncertain {
+        let variances = self.variance.zip(other.variance);
+        Uncertain {
+            value: self.value + factor * other.value,
+            variance: variances.map(|(a, b)| a + factor * factor * b),
+        }
+    }
 }
 
 /// The noise of a product in a pair of numerics, y an output in f32 and q the same output quantized.
@@ -29,8 +43,31 @@ pub struct Noise {
     /// tan² of the angle between the outputs y and q as vectors: the power of what is not along y, relative to what is left
     /// along it. A common factor is no noise; outputs that were lost are.
     pub angle: Uncertain,
-    /// The square of the mean of q − y, as a share of the mean of y², less what chance would leave of it.
-    pub bias: f64,
+    /// The power of the part of q − y that all examples have in common, relative to y as in `angle`, beyond what chance may make
+    /// of none (95 %): what does not average out over batches. A common factor is none of it.
+    pub bias: Uncertain,
+}
+
+/// Which index of a product goes over the examples of a batch: error that examples have in common is no noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examples {
+    /// None that error would add up over.
+    None,
+    /// The rows of the left operand, each of which is one.
+    Rows,
+    /// The contraction, which adds them up.
+    Depth,
+}
+
+impl Examples {
+    /// In a pass of a product that reads one example a row.
+    pub fn of(pass: Pass) -> Examples {
+        match pass {
+            Pass::Forward => Examples::None,
+            Pass::GradLhs => Examples::Rows,
+            Pass::GradRhs => Examples::Depth,
+        }
+    }
 }
 
 impl Noise {
@@ -38,7 +75,7 @@ impl Noise {
     pub const NONE: Noise = Noise {
         power: Uncertain::ZERO,
         angle: Uncertain::ZERO,
-        bias: 0.0,
+        bias: Uncertain::ZERO,
     };
 }
 
@@ -48,8 +85,10 @@ struct Sums {
     count: f64,
     signal: f64,
     along: f64,
-    error: f64,
     noise: f64,
+    /// Of signal, along and noise the parts that pairs of different examples make: an estimate, free of what each example has
+    /// by itself, of what all have in common.
+    common: [f64; 3],
 }
 
 impl Sums {
@@ -57,7 +96,6 @@ impl Sums {
         self.count += 1.0;
         self.signal += y * y;
         self.along += y * error;
-        self.error += error;
         self.noise += error * error;
     }
 
@@ -66,19 +104,19 @@ impl Sums {
             count: self.count + factor * other.count,
             signal: self.signal + factor * other.signal,
             along: self.along + factor * other.along,
-            error: self.error + factor * other.error,
             noise: self.noise + factor * other.noise,
+            common: [0, 1, 2].map(|i| self.common[i] + factor * other.common[i]),
         }
     }
 
-    /// The same with errors and outputs in units in which the mean square of the outputs is 1.
+    /// The same in units in which the mean square of the outputs is 1.
     fn normalized(&self, mean_square: f64) -> Sums {
         Sums {
             count: self.count,
             signal: self.signal / mean_square,
             along: self.along / mean_square,
-            error: self.error / mean_square.sqrt(),
             noise: self.noise / mean_square,
+            common: self.common.map(|part| part / mean_square),
         }
     }
 
@@ -104,13 +142,37 @@ impl Sums {
         }
     }
 
-    fn mean_error(&self) -> f64 {
-        if self.count > 0.0 {
-            self.error / self.count
-        } else {
-            0.0
+    fn bias(&self) -> f64 {
+        let factor = self.along / self.signal;
+        let left = 1.0 + factor;
+        if self.noise == 0.0 || left <= 0.0 {
+            return 0.0;
         }
+        let [signal, along, noise] = self.common;
+        (noise - 2.0 * factor * along + factor * factor * signal) / (left * left * self.signal)
     }
+}
+
+/// Of one product, what each example adds by itself to the squares of its outputs: the sums over the contraction of the
+/// products of what its elements add, laid out as the outputs are.
+#[derive(Debug)]
+pub(crate) struct Alone<'a> {
+    /// Of output and output.
+    pub(crate) signal: &'a [f32],
+    /// Of output and error.
+    pub(crate) along: Vec<f32>,
+    /// Of error and error.
+    pub(crate) noise: Vec<f32>,
+}
+
+/// A product in f32 and quantized, `[batch, left, right]`, row-major.
+pub(crate) struct Outputs<'a> {
+    pub(crate) exact: &'a [f32],
+    pub(crate) quantized: &'a [f32],
+    pub(crate) left: usize,
+    pub(crate) right: usize,
+    /// Given where the examples are the contraction's.
+    pub(crate) alone: Option<&'a Alone<'a>>,
 }
 
 /// Collects [`Noise`] over several products of one pass.
@@ -123,14 +185,23 @@ pub(crate) struct NoiseSums {
 }
 
 impl NoiseSums {
-    /// Adds one product: `exact` and `quantized` are `[batch, left, right]`, row-major. Outputs that are not finite in f32
-    /// say nothing; those that are and became something else are infinite noise.
-    pub(crate) fn add(&mut self, exact: &[f32], quantized: &[f32], left: usize, right: usize) {
-        // The outputs of a product share rows; those of the smaller operand are the fewest independent draws.
-        let by_left = left <= right;
+    /// Adds one product. Outputs that are not finite in f32 say nothing; those that are and became something else are
+    /// infinite noise.
+    pub(crate) fn add(&mut self, outputs: &Outputs<'_>, examples: Examples) {
+        let &Outputs {
+            exact,
+            quantized,
+            left,
+            right,
+            alone,
+        } = outputs;
+        // The outputs of a product share rows; those of the smaller operand are the fewest independent draws. Examples that are
+        // rows of the left operand are all within each group.
+        let by_left = left <= right && examples != Examples::Rows;
         let per_matrix = if by_left { left } else { right };
         let matrices = exact.len() / (left * right).max(1);
         let mut groups = vec![Sums::default(); matrices * per_matrix];
+        let mut totals = vec![[0.0; 2]; groups.len()];
         for (index, (&y, &q)) in exact.iter().zip(quantized).enumerate() {
             if !y.is_finite() {
                 continue;
@@ -138,12 +209,32 @@ impl NoiseSums {
             let (matrix, row, column) =
                 (index / (left * right), index / right % left, index % right);
             let group = matrix * per_matrix + if by_left { row } else { column };
+            let y = f64::from(y);
             let error = if q.is_finite() {
-                f64::from(q) - f64::from(y)
+                f64::from(q) - y
             } else {
                 f64::INFINITY
             };
-            groups[group].add(f64::from(y), error);
+            groups[group].add(y, error);
+            totals[group][0] += y;
+            totals[group][1] += error;
+            if let Some(alone) = alone {
+                let common = &mut groups[group].common;
+                common[0] += y * y - f64::from(alone.signal[index]);
+                common[1] += y * error - f64::from(alone.along[index]);
+                common[2] += error * error - f64::from(alone.noise[index]);
+            }
+        }
+        if examples == Examples::Rows {
+            for (group, [y, error]) in groups.iter_mut().zip(totals) {
+                // As many times the square of the mean as there are examples, to be held against sums over them.
+                let pairs = (group.count - 1.0).max(1.0);
+                group.common = [
+                    (y * y - group.signal) / pairs,
+                    (y * error - group.along) / pairs,
+                    (error * error - group.noise) / pairs,
+                ];
+            }
         }
         groups.retain(|group| group.count > 0.0);
         let total = groups
@@ -158,12 +249,17 @@ impl NoiseSums {
     }
 
     pub(crate) fn noise(&self) -> Noise {
-        let mean_error = jackknife(&self.normalized, Sums::mean_error);
-        let by_chance = mean_error.variance.unwrap_or(f64::INFINITY);
+        let bias = jackknife(&self.normalized, Sums::bias);
+        let by_chance = bias
+            .variance
+            .map_or(f64::INFINITY, |variance| STANDARD_ERRORS * variance.sqrt());
         Noise {
             power: jackknife(&self.plain, Sums::power),
             angle: jackknife(&self.normalized, Sums::angle),
-            bias: (mean_error.value * mean_error.value - by_chance).max(0.0),
+            bias: Uncertain {
+                value: (bias.value - by_chance).max(0.0),
+                ..bias
+            },
         }
     }
 }
@@ -214,7 +310,14 @@ mod tests {
 
     fn noise(exact: &[f32], quantized: &[f32], left: usize) -> Noise {
         let mut sums = NoiseSums::default();
-        sums.add(exact, quantized, left, exact.len() / left);
+        let outputs = Outputs {
+            exact,
+            quantized,
+            left,
+            right: exact.len() / left,
+            alone: None,
+        };
+        sums.add(&outputs, Examples::Rows);
         sums.noise()
     }
 
@@ -233,7 +336,7 @@ mod tests {
             assert!((found.angle.value - 0.01).abs() < 4.0 * deviation && deviation < 1e-3);
             let power = f64::from(unit).powi(2) * 0.01;
             assert!((found.power.value / power - 1.0).abs() < 0.1);
-            assert!(found.bias < 1e-5, "{found:?}");
+            assert!(found.bias.value < 2e-4, "{found:?}");
         }
     }
 
@@ -242,9 +345,15 @@ mod tests {
         let y = normal(2, 64 * 64);
         let halved: Vec<f32> = y.iter().map(|y| y * 0.5).collect();
         assert!(noise(&y, &halved, 64).angle.value < 1e-12);
-        let shifted: Vec<f32> = y.iter().map(|y| y + 0.1).collect();
+        assert_eq!(noise(&y, &halved, 64).bias.value, 0.0);
+        // Every example off in the same direction, by a tenth.
+        let shift = normal(3, 64);
+        let shifted: Vec<f32> = (0..y.len()).map(|i| y[i] + 0.1 * shift[i % 64]).collect();
         let found = noise(&y, &shifted, 64);
-        assert!((found.bias - 0.01).abs() < 1e-3, "{found:?}");
+        let power = shift.iter().map(|x| f64::from(x * x)).sum::<f64>() / 64.0;
+        let deviation = found.bias.variance.unwrap().sqrt();
+        let bias = found.bias.value + STANDARD_ERRORS * deviation;
+        assert!((bias / (0.01 * power) - 1.0).abs() < 0.1, "{found:?}");
         // Zeros for the smaller half of the outputs, and zeros for all of them.
         let lost: Vec<f32> = y
             .iter()
@@ -260,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_says_nothing_has_no_variance() {
-        assert_eq!(noise(&[1.0, 2.0], &[1.0, 2.5], 1).angle.variance, None);
+        assert_eq!(noise(&[1.0, 2.0], &[1.0, 2.5], 2).angle.variance, None);
         let zeros = noise(&[0.0; 16], &[0.0; 16], 4);
         assert_eq!((zeros.angle.value, zeros.angle.variance), (0.0, None));
         let infinite = noise(

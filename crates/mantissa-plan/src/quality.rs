@@ -17,16 +17,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::noise::{Noise, Uncertain};
+use crate::noise::{Noise, STANDARD_ERRORS, Uncertain};
 use crate::profile::{PassProfile, PassSample, Profile, SiteProfile};
 use crate::site::{Pass, SiteKind};
 
-/// Steps over which an optimizer averages gradients, 1 / (1 − β₁) with Adam's β₁ = 0.9: over them noise averages out and
-/// bias does not, so that the same power of bias weighs as many times more.
-pub const PERSISTENCE: f64 = 10.0;
-
-/// How far the ends of a 95 % confidence interval lie from the estimate, in standard errors.
-const STANDARD_ERRORS: f64 = 1.96;
+/// How many times as much as noise of the same power a bias weighs: over steps noise averages out, while bias adds up until the
+/// loss pulls back what it has moved. Adam alone averages over 1 / (1 − β₁) = 10 steps; the study in `docs/choosing.md` found
+/// about 100.
+pub const PERSISTENCE: f64 = 100.0;
 
 /// A predicted quality loss, in shares of a step's progress.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,11 +55,7 @@ impl QualityLoss {
 
     /// The loss of both, whose samples are independent.
     pub fn plus(&self, other: &QualityLoss) -> QualityLoss {
-        let variances = self.0.variance.zip(other.0.variance);
-        QualityLoss(Uncertain {
-            value: self.0.value + other.0.value,
-            variance: variances.map(|(a, b)| a + b),
-        })
+        QualityLoss(self.0.plus(&other.0, 1.0))
     }
 }
 
@@ -146,10 +140,7 @@ impl QualityModel {
         let weight = self.weights.get(site)?.get(&pass)?;
         let noise = match pass {
             Pass::Forward => noise.power,
-            Pass::GradLhs | Pass::GradRhs => Uncertain {
-                value: noise.angle.value + (PERSISTENCE - 1.0) * noise.bias,
-                variance: noise.angle.variance,
-            },
+            Pass::GradLhs | Pass::GradRhs => noise.angle.plus(&noise.bias, PERSISTENCE - 1.0),
         };
         if weight.factor == 0.0 {
             return Some(QualityLoss::ZERO);

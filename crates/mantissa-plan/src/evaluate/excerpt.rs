@@ -23,6 +23,30 @@ pub(super) struct Side {
     outer: usize,
 }
 
+/// A term of what an index of the contraction adds, of an element and what it is quantized to.
+type Term = fn(f32, f32) -> f32;
+
+/// Some terms of every element of a side, one after the other along the contraction.
+struct Terms {
+    data: Vec<f32>,
+    offsets: Vec<usize>,
+    outer: usize,
+    depth: usize,
+}
+
+impl Terms {
+    fn view(&self) -> Operand<'_> {
+        Operand {
+            data: &self.data,
+            offsets: &self.offsets,
+            outer: self.outer,
+            depth: self.depth,
+            outer_stride: self.depth,
+            depth_stride: 1,
+        }
+    }
+}
+
 impl Excerpt {
     /// At most about `outputs` products of rows from a sample.
     pub fn new(sample: &PassSample, outputs: usize) -> Self {
@@ -83,6 +107,63 @@ impl Excerpt {
         product(
             Factor::fp32(left.view(self.depth, rows[0])),
             Factor::fp32(right.view(self.depth, rows[1])),
+            None,
+            &mut result,
+        );
+        result
+    }
+
+    /// What each index of the contraction adds by itself to the outputs in f32: the sums of squares.
+    pub(super) fn alone_exact(&self) -> Vec<f32> {
+        let [left, right] = &self.sides;
+        let square: [Term; 1] = [|x, _| x * x];
+        let (left, right) = (
+            left.terms(self.depth, left.sampled(), square),
+            right.terms(self.depth, right.sampled(), square),
+        );
+        self.multiply_terms(&left, &right)
+    }
+
+    /// What each index of the contraction adds by itself, squared and with what it adds to the outputs in f32. With l the left
+    /// operand's element and a its error, r the right one's and b its error, it adds l b + a (r + b) to the error: written so,
+    /// no sum is a small difference of large ones.
+    pub(super) fn alone(&self, quantized: [&[f32]; 2]) -> [Vec<f32>; 2] {
+        fn multiplied<const N: usize>(
+            excerpt: &Excerpt,
+            quantized: [&[f32]; 2],
+            terms: [[Term; N]; 2],
+        ) -> Vec<f32> {
+            let [left, right] =
+                [0, 1].map(|i| excerpt.sides[i].terms(excerpt.depth, quantized[i], terms[i]));
+            excerpt.multiply_terms(&left, &right)
+        }
+        let along: [[Term; 2]; 2] = [
+            [|l, _| l * l, |l, lq| l * (lq - l)],
+            [|r, rq| r * (rq - r), |r, rq| r * rq],
+        ];
+        let noise: [[Term; 3]; 2] = [
+            [
+                |l, _| l * l,
+                |l, lq| 2.0 * l * (lq - l),
+                |l, lq| (lq - l) * (lq - l),
+            ],
+            [
+                |r, rq| (rq - r) * (rq - r),
+                |r, rq| (rq - r) * rq,
+                |_, rq| rq * rq,
+            ],
+        ];
+        [
+            multiplied(self, quantized, along),
+            multiplied(self, quantized, noise),
+        ]
+    }
+
+    fn multiply_terms(&self, left: &Terms, right: &Terms) -> Vec<f32> {
+        let mut result = vec![0.0; self.outputs()];
+        product(
+            Factor::fp32(left.view()),
+            Factor::fp32(right.view()),
             None,
             &mut result,
         );
@@ -165,6 +246,22 @@ impl Side {
         let mut values = quantized.dequantize();
         values.truncate(sampled.count());
         (values, errors)
+    }
+
+    fn terms<const N: usize>(&self, depth: usize, quantized: &[f32], terms: [Term; N]) -> Terms {
+        let rows = self.sampled().chunks_exact(depth);
+        let pairs = rows.zip(quantized.chunks_exact(depth));
+        let data = pairs.flat_map(|(row, quantized)| {
+            terms
+                .iter()
+                .flat_map(move |term| row.iter().zip(quantized).map(move |(&x, &q)| term(x, q)))
+        });
+        Terms {
+            data: data.collect(),
+            offsets: self.offsets.iter().map(|offset| offset * N).collect(),
+            outer: self.outer,
+            depth: depth * N,
+        }
     }
 
     /// Rows in the layout of this side, matrix after matrix, as a product reads them.

@@ -9,7 +9,7 @@ use mantissa_formats::RandomBits;
 use mantissa_metrics::{BackwardError, Compared, ErrorSums, ExactProduct, SignedError};
 use mantissa_quant::Numerics;
 
-use crate::noise::{Noise, NoiseSums};
+use crate::noise::{Alone, Examples, Noise, NoiseSums, Outputs};
 use crate::site::{Pass, PassNumerics};
 
 pub use excerpt::Excerpt;
@@ -28,19 +28,27 @@ pub struct PairError {
     pub left: OperandError,
     /// The right operand's own error.
     pub right: OperandError,
-    /// The noise it adds to the product.
-    pub noise: Noise,
+    /// The noise it adds to the product, where the evaluator was asked for it.
+    pub noise: Option<Noise>,
 }
 
 /// Evaluates pairs of numerics on the same excerpts; what pairs have in common is computed once.
 pub struct Evaluator<'e> {
     excerpts: &'e [Excerpt],
     exact: Vec<ExactProduct<'e>>,
-    /// The products in f32, which noise is measured from.
-    unquantized: Vec<Vec<f32>>,
+    /// What noise is measured from.
+    unquantized: Option<Unquantized>,
     seed: u64,
     stream: u64,
     quantized: HashMap<(usize, Numerics), QuantizedSide>,
+}
+
+/// The products in f32.
+struct Unquantized {
+    examples: Examples,
+    results: Vec<Vec<f32>>,
+    /// What each example adds to their squares, where they are the contraction's.
+    alone: Vec<Vec<f32>>,
 }
 
 /// One operand's rows in some numerics, of every excerpt, and the error over all of them.
@@ -63,18 +71,32 @@ impl<'e> Evaluator<'e> {
                 )
             })
             .collect();
-        let unquantized = excerpts
-            .iter()
-            .map(|excerpt| excerpt.multiply([&excerpt.sides[0].rows, &excerpt.sides[1].rows]))
-            .collect();
         Evaluator {
             excerpts,
             exact,
-            unquantized,
+            unquantized: None,
             seed,
             stream,
             quantized: HashMap::new(),
         }
+    }
+
+    /// The same, also finding the noise of every pair.
+    pub fn with_noise(mut self, examples: Examples) -> Self {
+        let results = self
+            .excerpts
+            .iter()
+            .map(|excerpt| excerpt.multiply([&excerpt.sides[0].rows, &excerpt.sides[1].rows]));
+        let alone = self.excerpts.iter().map(Excerpt::alone_exact);
+        self.unquantized = Some(Unquantized {
+            examples,
+            results: results.collect(),
+            alone: match examples {
+                Examples::Depth => alone.collect(),
+                Examples::None | Examples::Rows => Vec::new(),
+            },
+        });
+        self
     }
 
     /// What this pair of numerics does to the product.
@@ -104,26 +126,47 @@ impl<'e> Evaluator<'e> {
         let outputs: usize = results.iter().map(Vec::len).sum();
         let excluded = (outputs - errors.len()) as u64;
         let independent = self.excerpts.iter().map(Excerpt::independent).sum();
-        let mut noise = NoiseSums::default();
-        if !numerics.is_fp32() {
-            let unquantized = self.excerpts.iter().zip(&self.unquantized);
-            for ((excerpt, unquantized), result) in unquantized.zip(&results) {
-                let [left, right] = excerpt.outer();
-                noise.add(unquantized, result, left, right);
-            }
-        }
         PairError {
             numerics,
-            noise: if numerics.is_fp32() {
-                Noise::NONE
-            } else {
-                noise.noise()
-            },
+            noise: self
+                .unquantized
+                .as_ref()
+                .map(|unquantized| self.noise(unquantized, [left, right], &results)),
             signed: SignedError::of(&compared),
             product: BackwardError::from_errors(errors, independent, excluded),
             left: left.error,
             right: right.error,
         }
+    }
+
+    fn noise(
+        &self,
+        unquantized: &Unquantized,
+        quantized: [&QuantizedSide; 2],
+        results: &[Vec<f32>],
+    ) -> Noise {
+        let mut sums = NoiseSums::default();
+        for (index, (excerpt, result)) in self.excerpts.iter().zip(results).enumerate() {
+            let [left, right] = excerpt.outer();
+            let alone = unquantized.alone.get(index).map(|signal| {
+                let [along, noise] =
+                    excerpt.alone([&quantized[0].rows[index], &quantized[1].rows[index]]);
+                Alone {
+                    signal,
+                    along,
+                    noise,
+                }
+            });
+            let outputs = Outputs {
+                exact: &unquantized.results[index],
+                quantized: result,
+                left,
+                right,
+                alone: alone.as_ref(),
+            };
+            sums.add(&outputs, unquantized.examples);
+        }
+        sums.noise()
     }
 
     /// Drops what was quantized of the left (0) or right (1) operand, which a long list of pairs need not keep.
