@@ -90,6 +90,39 @@ struct PolicyFile {
     candidates: Option<Candidates>,
 }
 
+impl PolicyFile {
+    fn into_policy(self, target: Option<Target>) -> Result<Policy, PolicyError> {
+        let target = match target {
+            Some(target) => target,
+            None => Target::named(self.target.as_deref().unwrap_or("emulate"))?,
+        };
+        let mut policy = Policy::of(target);
+        policy.choice = match (self.choice, self.budget) {
+            (Some(ChoiceName::Budget) | None, Some(budget)) => Choice::Budget(budget),
+            (Some(ChoiceName::Thresholds) | None, None) => Choice::Thresholds,
+            (Some(ChoiceName::Budget), None) => {
+                return Err(PolicyError::Choice {
+                    choice: "budget",
+                    budget: "left out".to_string(),
+                });
+            }
+            (Some(ChoiceName::Thresholds), Some(budget)) => {
+                return Err(PolicyError::Choice {
+                    choice: "thresholds",
+                    budget: budget.to_string(),
+                });
+            }
+        };
+        policy.thresholds = self.thresholds;
+        policy.candidates = self.candidates.unwrap_or(policy.candidates);
+        policy.outputs = self.outputs.unwrap_or(policy.outputs);
+        policy.seed = self.seed.unwrap_or(policy.seed);
+        policy.hysteresis = self.hysteresis.unwrap_or(policy.hysteresis);
+        policy.check()?;
+        Ok(policy)
+    }
+}
+
 impl Policy {
     /// Reads a policy from TOML; what is left out takes its default. `target` counts instead of the one that the policy
     /// names.
@@ -115,35 +148,16 @@ impl Policy {
     /// # Errors
     /// If it is not a policy, or its numbers make no sense.
     pub fn from_toml(text: &str, target: Option<Target>) -> Result<Policy, PolicyError> {
-        let read: PolicyFile = toml_text::parse(text, SCHEMA)?;
-        let target = match target {
-            Some(target) => target,
-            None => Target::named(read.target.as_deref().unwrap_or("emulate"))?,
-        };
-        let mut policy = Policy::of(target);
-        policy.choice = match (read.choice, read.budget) {
-            (Some(ChoiceName::Budget) | None, Some(budget)) => Choice::Budget(budget),
-            (Some(ChoiceName::Thresholds) | None, None) => Choice::Thresholds,
-            (Some(ChoiceName::Budget), None) => {
-                return Err(PolicyError::Choice {
-                    choice: "budget",
-                    budget: "left out".to_string(),
-                });
-            }
-            (Some(ChoiceName::Thresholds), Some(budget)) => {
-                return Err(PolicyError::Choice {
-                    choice: "thresholds",
-                    budget: budget.to_string(),
-                });
-            }
-        };
-        policy.thresholds = read.thresholds;
-        policy.candidates = read.candidates.unwrap_or(policy.candidates);
-        policy.outputs = read.outputs.unwrap_or(policy.outputs);
-        policy.seed = read.seed.unwrap_or(policy.seed);
-        policy.hysteresis = read.hysteresis.unwrap_or(policy.hysteresis);
-        policy.check()?;
-        Ok(policy)
+        toml_text::parse::<PolicyFile>(text, SCHEMA)?.into_policy(target)
+    }
+
+    /// Reads a policy that is a table of another file: what a policy file has, without `schema`.
+    ///
+    /// # Errors
+    /// As [`Policy::from_toml`].
+    pub fn from_table(mut table: toml::Table) -> Result<Policy, PolicyError> {
+        table.insert("schema".to_owned(), i64::from(SCHEMA).into());
+        toml_text::from_table::<PolicyFile>(table)?.into_policy(None)
     }
 
     /// Reads a policy file, with `target` instead of the one it names.

@@ -23,7 +23,7 @@ pub struct PredictionJson {
 }
 
 /// A predicted quality loss as JSON; what is not finite is `null`.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct LossJson {
     /// The estimate.
     pub estimate: f64,

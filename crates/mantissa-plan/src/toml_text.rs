@@ -15,6 +15,12 @@ pub enum TomlFault {
         /// What was found or expected there.
         message: String,
     },
+    /// A table inside another file is not of the expected shape.
+    #[error("{message}")]
+    Table {
+        /// What was found or expected in it.
+        message: String,
+    },
     /// There is no schema number.
     #[error(
         "it has no whole number `schema`; write `schema = {known}` if it was made for this version"
@@ -50,6 +56,15 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, known: u32) -> Result<T, To
         return Err(TomlFault::OtherSchema { found, known });
     }
     toml::from_str(text).map_err(|error| at_line(text, &error))
+}
+
+/// Reads a table inside another file, whose schema is that file's.
+pub(crate) fn from_table<T: DeserializeOwned>(table: toml::Table) -> Result<T, TomlFault> {
+    table
+        .try_into()
+        .map_err(|error: toml::de::Error| TomlFault::Table {
+            message: error.message().to_owned(),
+        })
 }
 
 /// Reads a TOML fragment that carries no schema of its own.

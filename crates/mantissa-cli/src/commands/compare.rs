@@ -1,16 +1,22 @@
 //! `mantissa compare`: the same training in several ways, from several seeds.
 
+mod prediction;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use mantissa::plan::{Plan, Profile};
 use serde::{Deserialize, Serialize};
 
+use self::prediction::{Predictor, RowPrediction};
 use crate::commands::train::{Configuration, has_diverged};
 use crate::error::Error;
 use crate::report::{self, folders::StudyRun};
 use crate::terminal;
 use crate::training::cores::do_all;
 use crate::training::folder::folder_name;
+use crate::training::plan_change::PlanChange;
 use crate::training::study::{Row, Study};
 use crate::training::trainer::{StepRecord, open_source};
 use crate::training::{Progress, RunConfig, RunFolder, Trainer};
@@ -34,8 +40,13 @@ const WINDOW: f64 = 0.05;
                   run.numerics = { recipe = \"fp16\", loss_scaling = \"none\" }\n\n\
                   The same seed gives the same weights and data in every row, so a row's difference to the first is taken \
                   seed by seed. Runs are trained side by side, one on each core (one at a time with dropout), each in a folder of its own; \
-                  finished ones are not trained again, so an interrupted comparison goes on where it was.\n\nExamples:\n  \
+                  finished ones are not trained again, so an interrupted comparison goes on where it was.\n\n\
+                  With the profile of a run of this training, every row has its predicted quality loss and cost beside what was \
+                  measured, and rows may have their plans chosen from it, by a policy as in a policy file:\n\n  \
+                  [[rows]]\n  name = \"chosen for h100\"\n  \
+                  policy = { budget = 0.01, target = \"h100\" }\n\nExamples:\n  \
                   mantissa compare study.toml --out runs/study\n  \
+                  mantissa compare study.toml --profile profile.safetensors --out runs/study\n  \
                   mantissa compare study.toml --out runs/study --json | jq '.rows[] | [.name, .difference]'"
 )]
 pub struct Args {
@@ -45,6 +56,9 @@ pub struct Args {
     /// Folder of the runs
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Predict what each row loses and costs from this profile, and choose the plans of rows that have a policy
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<PathBuf>,
     /// Print one JSON object to stdout and nothing else
     #[arg(long)]
     json: bool,
@@ -53,7 +67,7 @@ pub struct Args {
 }
 
 /// What one run came to, `result.json` in its folder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct RunResult {
     seed: u64,
     /// On the evaluation set; absent if it is not finite or training stopped.
@@ -67,6 +81,9 @@ struct RunResult {
     /// The step at which training stopped, since one step after the other was skipped.
     stopped_at: Option<u64>,
     diverged: bool,
+    /// The median time of a step.
+    #[serde(default)]
+    step_seconds: Option<f64>,
 }
 
 /// A mean with the sample standard deviation of one run.
@@ -86,17 +103,25 @@ struct RowResult {
     curve: Vec<Option<Spread>>,
     skipped_steps: u64,
     diverged: usize,
+    /// The median time of a step, as a share of the first row's: the mean over seeds.
+    step_time: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prediction: Option<RowPrediction>,
     runs: Vec<RunResult>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::default();
-    let study = Study::load(&args.study, &args.options)?;
+    let mut study = Study::load(&args.study, &args.options)?;
+    let predictor = predictor(args.profile.as_deref(), &study)?;
     fs::create_dir_all(&args.out).map_err(|source| Error::Write {
         path: args.out.clone(),
         source,
     })?;
+    if let Some(predictor) = &predictor {
+        predictor.choose_plans(&mut study, &args.out)?;
+    }
     let jobs = study
         .rows
         .iter()
@@ -114,21 +139,50 @@ pub fn run(args: Args) -> Result<(), Error> {
     })?;
     let mut results = results.chunks(study.seeds.len()).peekable();
     let first = results.peek().map_or(&[][..], |first| *first);
-    let rows: Vec<RowResult> = study
-        .rows
-        .iter()
-        .zip(results.clone())
-        .map(|(row, runs)| summarize(&row.name, runs, first))
-        .collect();
+    let rows = study.rows.iter().zip(results.clone()).map(|(row, runs)| {
+        let predict = |predictor: &Predictor| {
+            let run = args.out.join(run_folder(row, study.seeds[0]));
+            predictor.predict(&RunFolder::at(&run))
+        };
+        Ok(RowResult {
+            prediction: predictor.as_ref().map(predict).transpose()?,
+            ..summarize(&row.name, runs, first)
+        })
+    });
+    let mut rows: Vec<RowResult> = rows.collect::<Result<_, Error>>()?;
+    prediction::note_beaten(&mut rows, &study);
+    let agreement = predictor.map(|_| prediction::agreement(&rows));
     progress.line(&report::leave_page(&folder));
     if args.json {
         let seeds = &study.seeds;
         return terminal::print_json(
-            &serde_json::json!({ "seeds": seeds, "points": POINTS, "rows": rows }),
+            &serde_json::json!({ "seeds": seeds, "points": POINTS, "rows": rows, "agreement": agreement }),
             false,
         );
     }
-    terminal::print(&tables(&rows, study.seeds.len()))
+    terminal::print(&tables(&rows, study.seeds.len()))?;
+    match agreement {
+        Some(agreement) => terminal::print(&format!("\n{}", prediction::table(&rows, &agreement))),
+        None => Ok(()),
+    }
+}
+
+/// Reads the profile, which must be of the model of the first row.
+fn predictor(profile: Option<&Path>, study: &Study) -> Result<Option<Predictor>, Error> {
+    let Some(profile) = profile else {
+        return match study.rows.iter().find(|row| row.policy.is_some()) {
+            Some(row) => Err(Error::Usage(format!(
+                "row `{}` has a policy to choose its plan by; give the profile to choose from with --profile",
+                row.name
+            ))),
+            None => Ok(None),
+        };
+    };
+    let predictor = Predictor::new(Profile::load(profile)?, study)?;
+    let config = &study.rows[0].config;
+    let trainer = Trainer::new(config, open_source(config, None)?, None)?;
+    predictor.check(trainer.plan())?;
+    Ok(Some(predictor))
 }
 
 /// Where a run lies in the folder of the study.
@@ -153,6 +207,18 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
                     .to_owned(),
             });
         }
+        if let Some(plan) = &config.numerics.plan {
+            let change = PlanChange::between(&Plan::load(folder.plan())?, &Plan::load(plan)?, 0);
+            if change.is_some() {
+                return Err(Error::Folder {
+                    path,
+                    problem: format!(
+                        "holds a run under another plan than {}; choose another --out, or delete it",
+                        plan.display()
+                    ),
+                });
+            }
+        }
         if let Some(result) = read_result(&folder)? {
             return Ok(result);
         }
@@ -173,8 +239,11 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
     let mut log = folder.open_log(trainer.progress().step)?;
     let bar = progress.steps(name.clone(), steps, trainer.progress().step);
     let mut stopped_at = None;
+    let mut times = Vec::new();
     while trainer.progress().step < steps && stopped_at.is_none() {
+        let started = Instant::now();
         let record = trainer.step();
+        times.push(started.elapsed().as_secs_f64());
         log.push(&record)?;
         bar.inc(1);
         let step = trainer.progress().step;
@@ -201,6 +270,7 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
         skipped_steps: trainer.progress().skipped,
         stopped_at,
         diverged: final_loss.is_none_or(|loss| has_diverged(loss, unigram_loss)),
+        step_seconds: median(times),
     };
     folder.write_json("result.json", &result)?;
     let came_to = match (result.final_loss, stopped_at) {
@@ -219,6 +289,11 @@ fn read_result(folder: &RunFolder) -> Result<Option<RunResult>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Read { path, source }),
     }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 /// The mean training loss around each of [`POINTS`].
@@ -242,16 +317,22 @@ fn summarize(name: &str, runs: &[RunResult], first: &[RunResult]) -> RowResult {
         let loss = run.final_loss?;
         Some(loss - first.final_loss?)
     });
+    let step_times = runs
+        .iter()
+        .zip(first)
+        .map(|(run, first)| Some(run.step_seconds? / first.step_seconds?));
     let points = 0..POINTS.len();
     RowResult {
         name: name.to_owned(),
         final_loss: spread(losses),
         difference: spread(differences),
         curve: points
-            .map(|point| spread(runs.iter().map(|run| run.curve[point])))
+            .map(|point| spread(runs.iter().map(|run| *run.curve.get(point)?)))
             .collect(),
         skipped_steps: runs.iter().map(|run| run.skipped_steps).sum(),
         diverged: runs.iter().filter(|run| run.diverged).count(),
+        step_time: spread(step_times).map(|spread| spread.mean),
+        prediction: None,
         runs: runs.to_vec(),
     }
 }
@@ -336,10 +417,8 @@ mod tests {
             seed,
             final_loss: Some(loss),
             loss_floor: None,
-            curve: vec![None; POINTS.len()],
             skipped_steps: 1,
-            stopped_at: None,
-            diverged: false,
+            ..RunResult::default()
         };
         let first = [run(0, 1.0), run(1, 5.0)];
         let row = summarize("row", &[run(0, 1.5), run(1, 5.5)], &first);

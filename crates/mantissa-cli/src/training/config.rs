@@ -326,6 +326,11 @@ impl NumericsConfig {
         .filter(|&given| given)
         .count()
     }
+
+    /// Whether recipe, plan or rules are given.
+    pub fn names_any(&self) -> bool {
+        self.sources() > 0
+    }
 }
 
 impl RunConfig {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mantissa::plan::Policy;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -31,6 +32,8 @@ struct FileRow {
     name: String,
     #[serde(default)]
     run: Table,
+    /// What a policy file has.
+    policy: Option<Table>,
 }
 
 fn three_seeds() -> Vec<u64> {
@@ -53,6 +56,8 @@ pub struct Row {
     pub name: String,
     /// Its configuration, but for the seed.
     pub config: RunConfig,
+    /// How its plan is to be chosen, where it has none yet.
+    pub policy: Option<Policy>,
 }
 
 impl Study {
@@ -79,7 +84,7 @@ impl Study {
         }
         let mut rows: Vec<Row> = Vec::new();
         for row in file.rows {
-            let FileRow { name, run } = row;
+            let FileRow { name, run, policy } = row;
             let in_row = |problem: String| refused(format!("row `{name}`: {problem}"));
             if folder_name(&name).is_empty() {
                 return Err(in_row("its name needs a letter or a digit".to_owned()));
@@ -105,7 +110,20 @@ impl Study {
                         .to_owned(),
                 ));
             }
-            rows.push(Row { name, config });
+            let numerics = &config.numerics;
+            let policy = policy.map(Policy::from_table).transpose();
+            let policy = policy.map_err(|error| in_row(error.to_string()))?;
+            if policy.is_some() && numerics.names_any() {
+                return Err(in_row(
+                    "it has a policy to choose its plan by, and numerics of its own; leave one out"
+                        .to_owned(),
+                ));
+            }
+            rows.push(Row {
+                name,
+                config,
+                policy,
+            });
         }
         Ok(Self {
             seeds: file.seeds,
@@ -180,6 +198,14 @@ mod tests {
                 "row `a`: a comparison",
             ),
             ("schema = 1\n[[rows]]\nname = \"--\"", "a letter or a digit"),
+            (
+                "schema = 1\n[[rows]]\nname = \"a\"\npolicy = { budgets = 1 }",
+                "row `a`: the policy",
+            ),
+            (
+                "schema = 1\n[[rows]]\nname = \"a\"\npolicy = { budget = 0.1 }\nrun.numerics.recipe = \"fp16\"",
+                "row `a`: it has a policy",
+            ),
         ] {
             let error = study(text).unwrap_err();
             assert!(error.contains(expected), "{error}");

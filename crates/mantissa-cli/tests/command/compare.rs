@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::{Folder, mantissa};
 
 const STUDY: &str = "schema = 1\nseeds = [4, 5]\n\
@@ -43,7 +45,7 @@ fn rows_are_compared_seed_by_seed() {
         .unwrap()
         .modified()
         .unwrap();
-    assert_eq!(mantissa(arguments).json(), found);
+    assert_eq!(untimed(mantissa(arguments).json()), untimed(found));
     assert_eq!(
         fs::metadata(out.join("fp32/seed-4/log.jsonl"))
             .unwrap()
@@ -91,4 +93,74 @@ fn rows_are_compared_seed_by_seed() {
         b"schema = 1\n[[rows]]\nname = \"x\"\nrun.training.stepz = 3\n",
     );
     mantissa(arguments).fails_naming(&["study.toml", "row `x`", "stepz"]);
+}
+
+/// Without the times of steps.
+fn untimed(mut found: Value) -> Value {
+    for row in found["rows"].as_array_mut().unwrap() {
+        row["step_time"].take();
+        for run in row["runs"].as_array_mut().unwrap() {
+            assert!(run["step_seconds"].take().as_f64() > Some(0.0));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_profile_predicts_rows_and_chooses_plans() {
+    let folder = Folder::new();
+    let shared = STUDY.split_once("[[rows]]").unwrap().0;
+    let chosen = "[[rows]]\nname = \"chosen\"\npolicy = { budget = 1e-3, target = \"h100\" }\n";
+    let rows = "[[rows]]\nname = \"fp32\"\n[[rows]]\nname = \"coarse\"\n\
+        run.numerics.rules = [{ sites = \"*\", lhs = \"int4/tensor\", grad = \"int4/tensor\" }]\n";
+    let study = folder.write("study.toml", format!("{shared}{rows}{chosen}").as_bytes());
+    let config = shared.replace("seeds = [4, 5]\n", "").replace("run.", "");
+    let config = folder.write("config.toml", config.as_bytes());
+    let profile = folder.path("profile.safetensors");
+    let [study, config, profile, out] =
+        [study, config, profile, folder.path("out")].map(|path| path.to_str().unwrap().to_owned());
+    mantissa([
+        "profile", "--config", &config, "--every", "4", "-o", &profile, "--json",
+    ])
+    .json();
+
+    let arguments = ["compare", &study, "--out", &out, "--profile", &profile];
+    let found = mantissa([&arguments[..], &["--json"]].concat()).json();
+    let [fp32, coarse, plan] = [0, 1, 2].map(|row| &found["rows"][row]["prediction"]);
+    let loss = |row: &Value| row["quality_loss"]["estimate"].as_f64().unwrap();
+    assert_eq!((loss(fp32), &fp32["cost"]["h100"]), (0.0, &1.0.into()));
+    assert!(loss(coarse) > 0.05, "{coarse}");
+    assert!(
+        plan["quality_loss"]["high"].as_f64() <= Some(1e-3) && loss(plan) > 0.0,
+        "{plan}"
+    );
+    assert!(plan["cost"]["h100"].as_f64() < Some(0.5), "{plan}");
+    assert!(plan["beaten_by"].is_array() && coarse.get("beaten_by").is_none());
+    assert!(found["agreement"]["pairs_apart"].is_u64(), "{found}");
+    let checked = mantissa([
+        "check",
+        &format!("{out}/chosen/seed-4/plan.toml"),
+        "--against",
+        &profile,
+        "--json",
+    ])
+    .json();
+    assert_eq!(checked["quality_loss"], plan["quality_loss"]);
+    let table = mantissa(arguments).stdout;
+    assert!(table.contains("cost, h100") && table.contains("Rank correlation"));
+
+    // Of another profile's plan the folder holds no run.
+    mantissa([
+        "profile", "--config", &config, "--every", "4", "--seed", "9", "--force", "-o", &profile,
+        "--json",
+    ])
+    .json();
+    let other = "policy = { budget = 0.3, target = \"cpu-vnni\" }\n";
+    let other = format!("{shared}{rows}[[rows]]\nname = \"chosen\"\n{other}");
+    folder.write("study.toml", other.as_bytes());
+    mantissa(arguments).fails_naming(&["another plan", "--out"]);
+    mantissa(&arguments[..4]).fails_naming(&["row `chosen`", "--profile"]);
+    let deeper = format!("{shared}{rows}").replace("n_layers = 1", "n_layers = 2");
+    folder.write("study.toml", deeper.as_bytes());
+    mantissa(arguments).fails_naming(&["layers.1"]);
 }
