@@ -26,26 +26,24 @@ pub(super) struct Side {
 /// A term of what an index of the contraction adds, of an element and what it is quantized to.
 type Term = fn(f32, f32) -> f32;
 
-/// Some terms of every element of a side, one after the other along the contraction.
-struct Terms {
-    data: Vec<f32>,
-    offsets: Vec<usize>,
-    outer: usize,
-    depth: usize,
-}
-
-impl Terms {
-    fn view(&self) -> Operand<'_> {
-        Operand {
-            data: &self.data,
-            offsets: &self.offsets,
-            outer: self.outer,
-            depth: self.depth,
-            outer_stride: self.depth,
-            depth_stride: 1,
-        }
-    }
-}
+/// Of either side's elements, the terms whose products an index of the contraction adds by itself to the squares of outputs. With l
+/// the left operand's element and a its error, r the right one's and b its error, it adds l b + a (r + b) to the error:
+/// written so, no sum is a small difference of large ones. The first three of both sides make the square of that; the
+/// first two of the left side and the last two of the right one make its product with l r.
+const TERMS: [&[Term]; 2] = [
+    &[
+        |l, _| l * l,
+        |l, lq| l * (lq - l),
+        |l, lq| (lq - l) * (lq - l),
+    ],
+    &[
+        |r, rq| (rq - r) * (rq - r),
+        |r, rq| 2.0 * (rq - r) * rq,
+        |_, rq| rq * rq,
+        |r, rq| r * (rq - r),
+        |r, rq| r * rq,
+    ],
+];
 
 impl Excerpt {
     /// At most about `outputs` products of rows from a sample.
@@ -113,60 +111,53 @@ impl Excerpt {
         result
     }
 
-    /// What each index of the contraction adds by itself to the outputs in f32: the sums of squares.
+    /// What each index of the contraction adds by itself to the squares of the outputs in f32.
     pub(super) fn alone_exact(&self) -> Vec<f32> {
-        let [left, right] = &self.sides;
-        let square: [Term; 1] = [|x, _| x * x];
-        let (left, right) = (
-            left.terms(self.depth, left.sampled(), square),
-            right.terms(self.depth, right.sampled(), square),
-        );
-        self.multiply_terms(&left, &right)
+        let square: &[Term] = &[|x, _| x * x];
+        let [left, right] = [0, 1].map(|side| {
+            let side = &self.sides[side];
+            side.terms(self.depth, side.sampled(), square)
+        });
+        self.multiply_terms([(&left, 1, 0), (&right, 1, 0)], 1)
     }
 
-    /// What each index of the contraction adds by itself, squared and with what it adds to the outputs in f32. With l the left
-    /// operand's element and a its error, r the right one's and b its error, it adds l b + a (r + b) to the error: written so,
-    /// no sum is a small difference of large ones.
-    pub(super) fn alone(&self, quantized: [&[f32]; 2]) -> [Vec<f32>; 2] {
-        fn multiplied<const N: usize>(
-            excerpt: &Excerpt,
-            quantized: [&[f32]; 2],
-            terms: [[Term; N]; 2],
-        ) -> Vec<f32> {
-            let [left, right] =
-                [0, 1].map(|i| excerpt.sides[i].terms(excerpt.depth, quantized[i], terms[i]));
-            excerpt.multiply_terms(&left, &right)
-        }
-        let along: [[Term; 2]; 2] = [
-            [|l, _| l * l, |l, lq| l * (lq - l)],
-            [|r, rq| r * (rq - r), |r, rq| r * rq],
-        ];
-        let noise: [[Term; 3]; 2] = [
-            [
-                |l, _| l * l,
-                |l, lq| 2.0 * l * (lq - l),
-                |l, lq| (lq - l) * (lq - l),
-            ],
-            [
-                |r, rq| (rq - r) * (rq - r),
-                |r, rq| (rq - r) * rq,
-                |_, rq| rq * rq,
-            ],
-        ];
+    /// What [`alone`](Self::alone) needs to know of a side.
+    pub(super) fn terms(&self, side: usize, quantized: &[f32]) -> Vec<f32> {
+        self.sides[side].terms(self.depth, quantized, TERMS[side])
+    }
+
+    /// What each index of the contraction adds by itself to the products of output and error, and to the squares of the error, from
+    /// the [`terms`](Self::terms) of both sides.
+    pub(super) fn alone(&self, terms: [&[f32]; 2]) -> [Vec<f32>; 2] {
+        let [left, right] = terms;
+        let places = TERMS.map(<[Term]>::len);
         [
-            multiplied(self, quantized, along),
-            multiplied(self, quantized, noise),
+            self.multiply_terms([(left, places[0], 0), (right, places[1], 3)], 2),
+            self.multiply_terms([(left, places[0], 0), (right, places[1], 0)], 3),
         ]
     }
 
-    fn multiply_terms(&self, left: &Terms, right: &Terms) -> Vec<f32> {
+    /// Multiplies `count` terms of each side: of so many in its rows, from such a one on.
+    fn multiply_terms(&self, sides: [(&[f32], usize, usize); 2], count: usize) -> Vec<f32> {
+        let offsets = [0, 1].map(|index| {
+            let (_, of, from) = sides[index];
+            let offsets = self.sides[index].offsets.iter();
+            let offsets = offsets.map(|offset| offset * of + from * self.depth);
+            offsets.collect::<Vec<usize>>()
+        });
+        let factor = |index: usize| {
+            let (data, of, _) = sides[index];
+            Factor::fp32(Operand {
+                data,
+                offsets: &offsets[index],
+                outer: self.sides[index].outer,
+                depth: count * self.depth,
+                outer_stride: of * self.depth,
+                depth_stride: 1,
+            })
+        };
         let mut result = vec![0.0; self.outputs()];
-        product(
-            Factor::fp32(left.view()),
-            Factor::fp32(right.view()),
-            None,
-            &mut result,
-        );
+        product(factor(0), factor(1), None, &mut result);
         result
     }
 
@@ -248,20 +239,17 @@ impl Side {
         (values, errors)
     }
 
-    fn terms<const N: usize>(&self, depth: usize, quantized: &[f32], terms: [Term; N]) -> Terms {
+    /// Row after row, each term of all its elements.
+    fn terms(&self, depth: usize, quantized: &[f32], terms: &[Term]) -> Vec<f32> {
+        let mut data = Vec::with_capacity(quantized.len() * terms.len());
         let rows = self.sampled().chunks_exact(depth);
-        let pairs = rows.zip(quantized.chunks_exact(depth));
-        let data = pairs.flat_map(|(row, quantized)| {
-            terms
-                .iter()
-                .flat_map(move |term| row.iter().zip(quantized).map(move |(&x, &q)| term(x, q)))
-        });
-        Terms {
-            data: data.collect(),
-            offsets: self.offsets.iter().map(|offset| offset * N).collect(),
-            outer: self.outer,
-            depth: depth * N,
+        for (row, quantized) in rows.zip(quantized.chunks_exact(depth)) {
+            for term in terms {
+                let pairs = row.iter().zip(quantized);
+                data.extend(pairs.map(|(&x, &q)| term(x, q)));
+            }
         }
+        data
     }
 
     /// Rows in the layout of this side, matrix after matrix, as a product reads them.

@@ -54,6 +54,8 @@ struct Unquantized {
 /// One operand's rows in some numerics, of every excerpt, and the error over all of them.
 struct QuantizedSide {
     rows: Vec<Vec<f32>>,
+    /// What noise needs to know of them, where the examples are the contraction's.
+    terms: Vec<Vec<f32>>,
     error: OperandError,
 }
 
@@ -149,8 +151,7 @@ impl<'e> Evaluator<'e> {
         for (index, (excerpt, result)) in self.excerpts.iter().zip(results).enumerate() {
             let [left, right] = excerpt.outer();
             let alone = unquantized.alone.get(index).map(|signal| {
-                let [along, noise] =
-                    excerpt.alone([&quantized[0].rows[index], &quantized[1].rows[index]]);
+                let [along, noise] = excerpt.alone(quantized.map(|side| &side.terms[index][..]));
                 Alone {
                     signal,
                     along,
@@ -192,9 +193,18 @@ impl<'e> Evaluator<'e> {
                 excerpt.sides[side].quantized(excerpt.depth(), &numerics, random(index))
             })
             .unzip();
-        let error = OperandError::of(&errors.concat());
-        self.quantized
-            .insert((side, numerics), QuantizedSide { rows, error });
+        let adds_up = self
+            .unquantized
+            .as_ref()
+            .is_some_and(|unquantized| unquantized.examples == Examples::Depth);
+        let terms = self.excerpts.iter().zip(&rows);
+        let terms = terms.map(|(excerpt, rows)| excerpt.terms(side, rows));
+        let quantized = QuantizedSide {
+            terms: if adds_up { terms.collect() } else { Vec::new() },
+            error: OperandError::of(&errors.concat()),
+            rows,
+        };
+        self.quantized.insert((side, numerics), quantized);
     }
 }
 
