@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mantissa::plan::{Plan, Profile};
+use mantissa::profiler::ProfilerConfig;
 use serde::{Deserialize, Serialize};
 
 use self::prediction::{Predictor, RowPrediction};
@@ -19,12 +20,14 @@ use crate::training::folder::folder_name;
 use crate::training::plan_change::PlanChange;
 use crate::training::study::{Row, Study};
 use crate::training::trainer::{StepRecord, open_source};
-use crate::training::{Progress, RunConfig, RunFolder, Trainer};
+use crate::training::{Progress, RunConfig, RunFolder, Trainer, profiling};
 
 /// Shares of the steps at which the table of curves shows the training loss.
 const POINTS: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 1.0];
 /// Share of the steps before a point over which its loss is averaged.
 const WINDOW: f64 = 0.05;
+/// Steps that a profile for predictions is measured on, where the configuration does not say how often.
+const MEASURED: u64 = 8;
 
 /// Arguments of `mantissa compare`.
 #[derive(Debug, clap::Args)]
@@ -41,12 +44,12 @@ const WINDOW: f64 = 0.05;
                   The same seed gives the same weights and data in every row, so a row's difference to the first is taken \
                   seed by seed. Runs are trained side by side, one on each core (one at a time with dropout), each in a folder of its own; \
                   finished ones are not trained again, so an interrupted comparison goes on where it was.\n\n\
-                  With the profile of a run of this training, every row has its predicted quality loss and cost beside what was \
-                  measured, and rows may have their plans chosen from it, by a policy as in a policy file:\n\n  \
+                  With --profile, every row has its predicted quality loss and cost beside what was measured, and rows may have their \
+                  plans chosen from the profile, by a policy as in a policy file:\n\n  \
                   [[rows]]\n  name = \"chosen for h100\"\n  \
                   policy = { budget = 0.01, target = \"h100\" }\n\nExamples:\n  \
                   mantissa compare study.toml --out runs/study\n  \
-                  mantissa compare study.toml --profile profile.safetensors --out runs/study\n  \
+                  mantissa compare study.toml --profile runs/study/profile.safetensors --out runs/study\n  \
                   mantissa compare study.toml --out runs/study --json | jq '.rows[] | [.name, .difference]'"
 )]
 pub struct Args {
@@ -56,7 +59,8 @@ pub struct Args {
     /// Folder of the runs
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Predict what each row loses and costs from this profile, and choose the plans of rows that have a policy
+    /// Predict what each row loses and costs from this profile, and choose the plans of rows that have a policy; where there is
+    /// no such file yet, the first row is trained once more from the first seed, and measured
     #[arg(long, value_name = "PROFILE")]
     profile: Option<PathBuf>,
     /// Print one JSON object to stdout and nothing else
@@ -114,11 +118,11 @@ struct RowResult {
 pub fn run(args: Args) -> Result<(), Error> {
     let progress = Progress::default();
     let mut study = Study::load(&args.study, &args.options)?;
-    let predictor = predictor(args.profile.as_deref(), &study)?;
     fs::create_dir_all(&args.out).map_err(|source| Error::Write {
         path: args.out.clone(),
         source,
     })?;
+    let predictor = predictor(args.profile.as_deref(), &study, &progress)?;
     if let Some(predictor) = &predictor {
         predictor.choose_plans(&mut study, &args.out)?;
     }
@@ -167,20 +171,45 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-/// Reads the profile, which must be of the model of the first row.
-fn predictor(profile: Option<&Path>, study: &Study) -> Result<Option<Predictor>, Error> {
-    let Some(profile) = profile else {
-        return match study.rows.iter().find(|row| row.policy.is_some()) {
-            Some(row) => Err(Error::Usage(format!(
+/// Reads the profile, which must be of the model of the first row, or makes it.
+fn predictor(
+    path: Option<&Path>,
+    study: &Study,
+    progress: &Progress,
+) -> Result<Option<Predictor>, Error> {
+    let with_policy = study.rows.iter().find(|row| row.policy.is_some());
+    let Some(path) = path else {
+        return with_policy.map_or(Ok(None), |row| {
+            Err(Error::Usage(format!(
                 "row `{}` has a policy to choose its plan by; give the profile to choose from with --profile",
                 row.name
-            ))),
-            None => Ok(None),
-        };
+            )))
+        });
     };
-    let predictor = Predictor::new(Profile::load(profile)?, study)?;
-    let config = &study.rows[0].config;
-    let trainer = Trainer::new(config, open_source(config, None)?, None)?;
+    let first = &study.rows[0];
+    if first.policy.is_some() {
+        return Err(Error::Usage(format!(
+            "the first row, `{}`, has a policy; the others are compared with it, so give it numerics of its own",
+            first.name
+        )));
+    }
+    let mut config = first.config.clone();
+    config.training.seed = study.seeds[0];
+    let mut trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
+    let profile = if path.exists() {
+        Profile::load(path)?
+    } else {
+        let steps = config.training.steps;
+        let measuring = ProfilerConfig {
+            every: config.profile.every.unwrap_or(steps.div_ceil(MEASURED)),
+            ..ProfilerConfig::default()
+        };
+        let profiler = profiling::profile(&mut trainer, steps, measuring, progress);
+        let profile = profiler.into_profile();
+        profile.save(path)?;
+        profile
+    };
+    let predictor = Predictor::new(profile, study)?;
     predictor.check(trainer.plan())?;
     Ok(Some(predictor))
 }

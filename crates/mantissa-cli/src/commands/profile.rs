@@ -14,9 +14,8 @@ use serde::Serialize;
 use super::train::Configuration;
 use crate::error::Error;
 use crate::terminal;
-use crate::training::ranks;
 use crate::training::trainer::open_source;
-use crate::training::{Profiled, Progress, RunConfig, Trainer};
+use crate::training::{Profiled, Progress, RunConfig, Trainer, profiling, ranks};
 
 /// Arguments of `mantissa profile`.
 #[derive(Debug, clap::Args)]
@@ -104,26 +103,16 @@ fn measure(args: Args, out: PathBuf, world: &World) -> Result<(), Error> {
     let mut trainer = Trainer::new(&config, open_source(&config, None)?, None)?;
     trainer.join(world, &config)?;
     let started = Instant::now();
-    trainer.start_profiling(ProfilerConfig {
+    let measuring = ProfilerConfig {
         every: args.every,
         sampling: Sampling {
             rows: args.rows.into(),
             ..Sampling::default()
         },
-    });
-    let bar = Progress::of(world).steps("profiling", config.training.steps, 0);
-    for _ in 0..config.training.steps {
-        let record = trainer.step();
-        bar.set_message(record.loss.map_or("loss not finite".to_owned(), |loss| {
-            format!("loss {loss:.4}")
-        }));
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let elapsed = started.elapsed();
-    let Some(profiler) = trainer.finish_profiling() else {
-        unreachable!("profiling was started above");
     };
+    let (steps, progress) = (config.training.steps, Progress::of(world));
+    let profiler = profiling::profile(&mut trainer, steps, measuring, &progress);
+    let elapsed = started.elapsed();
     let (spent, steps) = (profiler.spent(), profiler.steps());
     let profile = ranks::merged(world, profiler.into_profile())?;
     if !world.is_first() {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mantissa::plan::Profile;
-use mantissa::profiler::ProfilerConfig;
+use mantissa::profiler::{Profiler, ProfilerConfig};
 use serde::Serialize;
 
 use super::config::RunConfig;
 use super::folder::RunFolder;
+use super::progress::Progress;
 use super::trainer::Trainer;
 use crate::error::Error;
 
@@ -33,6 +34,28 @@ pub struct Profiled {
     pub overhead: f64,
     /// The profile.
     pub out: PathBuf,
+}
+
+/// Trains a new run to its last step, measuring.
+pub fn profile(
+    trainer: &mut Trainer,
+    steps: u64,
+    config: ProfilerConfig,
+    progress: &Progress,
+) -> Profiler {
+    trainer.start_profiling(config);
+    let bar = progress.steps("profiling", steps, 0);
+    for _ in 0..steps {
+        let record = trainer.step();
+        bar.set_message(record.loss.map_or("loss not finite".to_owned(), |loss| {
+            format!("loss {loss:.4}")
+        }));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    trainer
+        .finish_profiling()
+        .expect("profiling was started above")
 }
 
 impl Profiling {

@@ -114,16 +114,9 @@ fn a_profile_predicts_rows_and_chooses_plans() {
     let rows = "[[rows]]\nname = \"fp32\"\n[[rows]]\nname = \"coarse\"\n\
         run.numerics.rules = [{ sites = \"*\", lhs = \"int4/tensor\", grad = \"int4/tensor\" }]\n";
     let study = folder.write("study.toml", format!("{shared}{rows}{chosen}").as_bytes());
-    let config = shared.replace("seeds = [4, 5]\n", "").replace("run.", "");
-    let config = folder.write("config.toml", config.as_bytes());
     let profile = folder.path("profile.safetensors");
-    let [study, config, profile, out] =
-        [study, config, profile, folder.path("out")].map(|path| path.to_str().unwrap().to_owned());
-    mantissa([
-        "profile", "--config", &config, "--every", "4", "-o", &profile, "--json",
-    ])
-    .json();
-
+    let [study, profile, out] =
+        [study, profile, folder.path("out")].map(|path| path.to_str().unwrap().to_owned());
     let arguments = ["compare", &study, "--out", &out, "--profile", &profile];
     let found = mantissa([&arguments[..], &["--json"]].concat()).json();
     let [fp32, coarse, plan] = [0, 1, 2].map(|row| &found["rows"][row]["prediction"]);
@@ -148,18 +141,17 @@ fn a_profile_predicts_rows_and_chooses_plans() {
     assert_eq!(checked["quality_loss"], plan["quality_loss"]);
     let table = mantissa(arguments).stdout;
     assert!(table.contains("cost, h100") && table.contains("Rank correlation"));
+    let shown = mantissa(["profile", "show", &profile, "--json"]).json();
+    assert!(shown.to_string().contains("head"), "{shown}");
 
-    // Of another profile's plan the folder holds no run.
-    mantissa([
-        "profile", "--config", &config, "--every", "4", "--seed", "9", "--force", "-o", &profile,
-        "--json",
-    ])
-    .json();
+    // Of another plan the folder holds no run.
     let other = "policy = { budget = 0.3, target = \"cpu-vnni\" }\n";
     let other = format!("{shared}{rows}[[rows]]\nname = \"chosen\"\n{other}");
     folder.write("study.toml", other.as_bytes());
     mantissa(arguments).fails_naming(&["another plan", "--out"]);
     mantissa(&arguments[..4]).fails_naming(&["row `chosen`", "--profile"]);
+    folder.write("study.toml", format!("{shared}{chosen}").as_bytes());
+    mantissa(arguments).fails_naming(&["the first row, `chosen`"]);
     let deeper = format!("{shared}{rows}").replace("n_layers = 1", "n_layers = 2");
     folder.write("study.toml", deeper.as_bytes());
     mantissa(arguments).fails_naming(&["layers.1"]);
