@@ -85,7 +85,7 @@ struct RunResult {
     /// The step at which training stopped, since one step after the other was skipped.
     stopped_at: Option<u64>,
     diverged: bool,
-    /// The median time of a step.
+    /// The time of the fastest step, which other work on the machine disturbs least.
     #[serde(default)]
     step_seconds: Option<f64>,
 }
@@ -107,7 +107,7 @@ struct RowResult {
     curve: Vec<Option<Spread>>,
     skipped_steps: u64,
     diverged: usize,
-    /// The median time of a step, as a share of the first row's: the mean over seeds.
+    /// The time of the fastest step as a share of the first row's: the mean over seeds.
     step_time: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prediction: Option<RowPrediction>,
@@ -268,11 +268,12 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
     let mut log = folder.open_log(trainer.progress().step)?;
     let bar = progress.steps(name.clone(), steps, trainer.progress().step);
     let mut stopped_at = None;
-    let mut times = Vec::new();
+    let mut fastest: Option<f64> = None;
     while trainer.progress().step < steps && stopped_at.is_none() {
         let started = Instant::now();
         let record = trainer.step();
-        times.push(started.elapsed().as_secs_f64());
+        let seconds = started.elapsed().as_secs_f64();
+        fastest = Some(fastest.map_or(seconds, |fastest| fastest.min(seconds)));
         log.push(&record)?;
         bar.inc(1);
         let step = trainer.progress().step;
@@ -299,7 +300,7 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
         skipped_steps: trainer.progress().skipped,
         stopped_at,
         diverged: final_loss.is_none_or(|loss| has_diverged(loss, unigram_loss)),
-        step_seconds: median(times),
+        step_seconds: fastest,
     };
     folder.write_json("result.json", &result)?;
     let came_to = match (result.final_loss, stopped_at) {
@@ -318,11 +319,6 @@ fn read_result(folder: &RunFolder) -> Result<Option<RunResult>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Read { path, source }),
     }
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 /// The mean training loss around each of [`POINTS`].

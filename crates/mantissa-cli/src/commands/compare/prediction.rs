@@ -247,8 +247,8 @@ pub fn table(rows: &[RowResult], agreement: &Agreement) -> String {
         ..
     } = agreement;
     format!(
-        "{table}\nQuality loss: a share of a step's progress. Cost: of a step's products in f32. Step time: measured, of the first \
-         row's. Beaten by: rows by hand that cost no more on the plan's target and lose less, by a paired t-test at 95 %.\n\
+        "{table}\nQuality loss: a share of a step's progress. Cost: of a step's products in f32. Step time: of the fastest step, of the \
+         first row's. Beaten by: rows by hand that cost no more on the plan's target and lose less, by a paired t-test at 95 %.\n\
          Rank correlation of predicted quality loss and evaluation loss: {correlation}. Of {pairs_apart} pairs of rows whose \
          losses differ by that test, {pairs_in_order} are predicted in that order.\n"
     )
