@@ -70,15 +70,6 @@ impl Examples {
     }
 }
 
-impl Noise {
-    /// Of a product that is not quantized.
-    pub const NONE: Noise = Noise {
-        power: Uncertain::ZERO,
-        angle: Uncertain::ZERO,
-        bias: Uncertain::ZERO,
-    };
-}
-
 /// Sums over outputs that share a row.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {

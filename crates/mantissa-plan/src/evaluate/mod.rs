@@ -90,6 +90,8 @@ impl<'e> Evaluator<'e> {
             .iter()
             .map(|excerpt| excerpt.multiply([&excerpt.sides[0].rows, &excerpt.sides[1].rows]));
         let alone = self.excerpts.iter().map(Excerpt::alone_exact);
+        // What was quantized so far lacks what noise needs.
+        self.quantized.clear();
         self.unquantized = Some(Unquantized {
             examples,
             results: results.collect(),

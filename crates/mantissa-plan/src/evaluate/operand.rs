@@ -3,8 +3,7 @@
 use mantissa_metrics::{ErrorSums, Estimate};
 use serde::Serialize;
 
-/// How far upper ends of confidence intervals lie above their estimates, in standard errors: 95 %, two-sided.
-const STANDARD_ERRORS: f64 = 1.96;
+use crate::noise::STANDARD_ERRORS;
 
 /// What numerics do to one operand.
 ///
