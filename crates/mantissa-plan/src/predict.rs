@@ -121,8 +121,8 @@ impl PassPrediction {
     }
 }
 
-/// Where the plan's loss scaling is expected to settle, as if the profile's gradients were those of the loss itself: at its
-/// first scale, or as far below as the largest gradient without a scale of its own asks for, in powers of two.
+/// Where the plan's loss scaling is expected to settle: at its first scale, or as far below as the largest gradient without
+/// a scale of its own asks for, in powers of two.
 pub(crate) fn loss_scale(plan: &Plan, profile: &Profile) -> f64 {
     let (init, min) = match &plan.loss_scaling {
         LossScaling::None => return 1.0,

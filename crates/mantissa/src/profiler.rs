@@ -50,6 +50,7 @@ pub(crate) struct Operands<'a> {
 }
 
 /// The largest finite magnitude of each of a site's three tensors.
+#[derive(Clone, Copy)]
 pub(crate) struct Amax {
     pub(crate) lhs: f32,
     pub(crate) rhs: f32,

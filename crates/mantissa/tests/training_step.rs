@@ -5,7 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use mantissa::nn::{Linear, LinearConfig};
 use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step};
 use mantissa::plan::loss_scaling::DynamicScaling;
-use mantissa::plan::{LossScaling, Plan, Recipe};
+use mantissa::plan::{LossScaling, Pass, Plan, Recipe};
+use mantissa::profiler::ProfilerConfig;
 use mantissa::{LossScaler, Session, checkpoint};
 
 fn device() -> Device {
@@ -325,4 +326,28 @@ fn pruning_keeps_the_newest_and_clears_what_was_left_half_written() {
         [20, 100].map(|step| folder.path().join(format!("step-{step:08}")))
     );
     assert!(!folder.path().join(".saving-abc").exists());
+}
+
+#[test]
+fn a_profile_holds_the_gradients_of_the_loss_itself() {
+    let profile = |loss_scale: f32| {
+        let layer = layer();
+        let recipe = Recipe::preset("fp32").unwrap();
+        let plan = Plan::from_recipe(&recipe, &mantissa::sites(&layer)).unwrap();
+        let session = Session::bind(&layer, &plan, 1).unwrap();
+        session.start_profiling(ProfilerConfig {
+            every: 1,
+            ..ProfilerConfig::default()
+        });
+        session.begin_step(0);
+        let loss = session.autocast(|| loss(&layer, 1.0));
+        let scaler = LossScaler::new(&LossScaling::Constant(loss_scale)).unwrap();
+        let gradients = scaler.scale(loss).backward();
+        drop(gradients);
+        session.finish_profiling().unwrap().into_profile()
+    };
+    let unscaled = profile(1.0);
+    let grad = &unscaled.sites[0].passes[&Pass::GradLhs].left;
+    assert!(grad.amax > 0.0);
+    assert!(profile(65536.0) == unscaled);
 }

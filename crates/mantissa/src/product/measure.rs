@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::tensor::Tensor;
 use mantissa_plan::sampling::finite_amax;
 use mantissa_plan::{Pass, Role};
@@ -10,6 +12,7 @@ use mantissa_plan::{Pass, Role};
 use crate::flex_tensor::{Axis, View, outer_axes, positive};
 use crate::operation::{Gradient, Operation, Outcome};
 use crate::profiler::{Amax, Operands};
+use crate::scaler::loss_scale_in_backward;
 use crate::session::SiteUse;
 use crate::storage::widened_flex;
 
@@ -58,17 +61,44 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
         rhs: whole(&rhs),
         grad: whole(&grad),
     };
+    // A profile holds the gradients of the loss itself.
+    let scale = loss_scale_in_backward();
+    let unscaled = (profiler.is_some() && scale != 1.0)
+        .then(|| Flex::float_mul_scalar(grad.clone(), scale.recip().into()));
     let spent = started.elapsed();
     match (&mut profiler, &mut sampler) {
         (Some(profiler), _) => profiler.count_time(spent),
         (None, Some(sampler)) => sampler.count_time(spent),
         (None, None) => {}
     }
+    let (index, tensors) = (site.site_index(), [&lhs, &rhs]);
+    if let Some(profiler) = &mut profiler {
+        let grad = unscaled.as_ref().unwrap_or(&grad);
+        let amax = Amax {
+            grad: amax.grad / scale,
+            ..amax
+        };
+        for_each_pass(tensors, grad, |pass, operands| {
+            profiler.sample(index, step, pass, operands, &amax);
+        });
+    }
+    if let Some(sampler) = &mut sampler {
+        for_each_pass(tensors, &grad, |pass, operands| {
+            sampler.sample(index, step, pass, operands, &amax);
+        });
+    }
+}
+
+fn for_each_pass(
+    [lhs, rhs]: [&FlexTensor; 2],
+    grad: &FlexTensor,
+    mut f: impl FnMut(Pass, &Operands<'_>),
+) {
     for pass in Pass::ALL {
         let [left, right] = pass.operands().map(|role| match role {
-            Role::Lhs => &lhs,
-            Role::Rhs => &rhs,
-            Role::Grad => &grad,
+            Role::Lhs => lhs,
+            Role::Rhs => rhs,
+            Role::Grad => grad,
         });
         let [left_outer, right_outer] = outer_axes(pass);
         let (left, right) = (View::new(left, left_outer), View::new(right, right_outer));
@@ -76,11 +106,6 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
             left: left.operand(),
             right: right.operand(),
         };
-        if let Some(profiler) = &mut profiler {
-            profiler.sample(site.site_index(), step, pass, &operands, &amax);
-        }
-        if let Some(sampler) = &mut sampler {
-            sampler.sample(site.site_index(), step, pass, &operands, &amax);
-        }
+        f(pass, &operands);
     }
 }

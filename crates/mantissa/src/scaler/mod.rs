@@ -21,6 +21,8 @@ mod log_max;
 mod observation;
 mod underflow;
 
+use std::cell::Cell;
+
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
@@ -236,6 +238,24 @@ impl LossScaler {
     }
 }
 
+thread_local! {
+    /// What the gradients that flow on this thread are multiplied with.
+    static IN_BACKWARD: Cell<f32> = const { Cell::new(1.0) };
+}
+
+/// The scale of the loss whose backward pass is under way, 1 where there is none.
+pub(crate) fn loss_scale_in_backward() -> f32 {
+    IN_BACKWARD.get()
+}
+
+struct Restore(f32);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        IN_BACKWARD.set(self.0);
+    }
+}
+
 /// A loss times its scale.
 #[derive(Debug)]
 pub struct ScaledLoss {
@@ -247,6 +267,8 @@ pub struct ScaledLoss {
 impl ScaledLoss {
     /// The backward pass.
     pub fn backward(self) -> ScaledGradients {
+        let before = IN_BACKWARD.replace(self.loss_scale);
+        let _restore = Restore(before);
         ScaledGradients {
             gradients: self.scaled.backward(),
             loss: self.unscaled,
