@@ -131,10 +131,7 @@ pub fn run(args: Args) -> Result<(), Error> {
         .iter()
         .flat_map(|row| study.seeds.iter().map(move |&seed| (row, seed)));
     let folder = RunFolder::at(&args.out);
-    folder.write_study_index(jobs.clone().map(|(row, seed)| StudyRun {
-        name: row.name.clone(),
-        folder: run_folder(row, seed),
-    }))?;
+    folder.write_study_index(index(&study, &[]))?;
     // Dropout draws from a generator that all runs of a process share.
     let drops = study.rows.iter().any(|row| row.config.model.dropout > 0.0);
     let at_once = if drops { 1 } else { usize::MAX };
@@ -156,6 +153,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let mut rows: Vec<RowResult> = rows.collect::<Result<_, Error>>()?;
     prediction::note_beaten(&mut rows, &study);
     let agreement = predictor.map(|_| prediction::agreement(&rows));
+    folder.write_study_index(index(&study, &rows))?;
     progress.line(&report::leave_page(&folder));
     if args.json {
         let seeds = &study.seeds;
@@ -169,6 +167,23 @@ pub fn run(args: Args) -> Result<(), Error> {
         Some(agreement) => terminal::print(&format!("\n{}", prediction::table(&rows, &agreement))),
         None => Ok(()),
     }
+}
+
+/// The runs of the study, with what is predicted of their rows so far.
+fn index(study: &Study, rows: &[RowResult]) -> impl Iterator<Item = StudyRun> {
+    let of_row = move |(place, row): (usize, &Row)| {
+        let prediction = rows.get(place).and_then(|row| row.prediction.as_ref());
+        let predicted_loss = prediction.map(RowPrediction::loss);
+        let name = row.name.clone();
+        let folders = study.seeds.iter().map(|&seed| run_folder(row, seed));
+        let runs = folders.map(move |folder| StudyRun {
+            name: name.clone(),
+            folder,
+            predicted_loss,
+        });
+        runs.collect::<Vec<_>>()
+    };
+    study.rows.iter().enumerate().flat_map(of_row)
 }
 
 /// Reads the profile, which must be of the model of the first row, or makes it.

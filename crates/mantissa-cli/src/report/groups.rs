@@ -21,8 +21,12 @@ pub struct Group {
     pub above_floor: Option<f64>,
     /// Mean difference to the first group, seed by seed.
     pub gap: Option<f64>,
+    /// Sample standard deviation of those differences.
+    pub gap_deviation: Option<f64>,
     /// [`gap`](Self::gap) in units of the first group's deviation.
     pub gap_sigma: Option<f64>,
+    /// The share of a step's progress that their numerics are predicted to take, where the study predicted it.
+    pub predicted_loss: Option<f64>,
     /// Skipped steps of all runs.
     pub skipped_steps: u64,
     /// Runs that learnt nothing.
@@ -81,6 +85,7 @@ pub fn group(runs: &mut [Run], found: &[Found], configs: &[Option<RunConfig>]) -
                 .map_or(found[first].label.clone(), |(_, numerics)| numerics.clone()),
         };
         let taken = groups.iter().any(|group| group.name == name);
+        groups[index].predicted_loss = found[first].predicted_loss;
         groups[index].name = match taken {
             true => format!("{name} ({})", found[first].folder.display()),
             false => name,
@@ -135,7 +140,9 @@ fn compare(groups: &mut [Group], runs: &[Run]) {
             let reference = &runs[*first.runs.iter().find(same_seed)?];
             Some(run.outcome.final_loss? - reference.outcome.final_loss?)
         });
-        group.gap = mean(&gaps.collect::<Vec<f64>>());
+        let gaps: Vec<f64> = gaps.collect();
+        group.gap = mean(&gaps);
+        group.gap_deviation = deviation(&gaps);
         let sigma = first.deviation.filter(|sigma| *sigma > 0.0);
         group.gap_sigma = group.gap.zip(sigma).map(|(gap, sigma)| gap / sigma);
     }
@@ -170,6 +177,7 @@ mod tests {
             study: None,
             name: name.map(str::to_owned),
             label: format!("run-{seed}"),
+            predicted_loss: None,
         };
         let mut config = RunConfig::default();
         config.training.seed = seed;

@@ -11,13 +11,14 @@ pub(super) const LIBRARIES: [&str; 2] = [
     include_str!("page/vendor/plot.umd.min.js"),
 ];
 /// The page's own script, in the order in which its parts build on each other.
-const SCRIPT: [&str; 14] = [
+const SCRIPT: [&str; 15] = [
     include_str!("page/script/words.js"),
     include_str!("page/script/state.js"),
     include_str!("page/script/figure.js"),
     include_str!("page/script/overview.js"),
     include_str!("page/script/loss.js"),
     include_str!("page/script/loss_scale.js"),
+    include_str!("page/script/prediction.js"),
     include_str!("page/script/heat_map.js"),
     include_str!("page/script/decisions.js"),
     include_str!("page/script/layer.js"),

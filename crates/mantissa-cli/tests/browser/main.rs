@@ -184,6 +184,38 @@ fn the_page_answers_to_mouse_and_keyboard_and_asks_nobody() {
 }
 
 #[test]
+fn a_predicted_study_shows_what_was_predicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let shared = CONFIG
+        .replace("\n[", "\n[run.")
+        .replace("recipe = \"fp8-hybrid\"\n", "");
+    let rows = ["fp32", "fp8-hybrid", "e5m2-unscaled"].map(|recipe| {
+        format!("[[rows]]\nname = \"{recipe}\"\nrun.numerics.recipe = \"{recipe}\"\n")
+    });
+    let study = format!("seeds = [0, 1]\n{shared}{}", rows.concat());
+    fs::write(path("study.toml"), study).unwrap();
+    let (study, out, profile) = (path("study.toml"), path("out"), path("profile.safetensors"));
+    mantissa(&["compare", &study, "--out", &out, "--profile", &profile]);
+
+    let mut page = Page::open(&format!("file://{out}/report.html"));
+    let dots = "document.querySelectorAll('#prediction-chart [aria-label=dot] circle').length";
+    assert_eq!(page.value(dots).as_u64(), Some(2));
+    page.value("document.getElementById('prediction-chart').focus()");
+    page.press("ArrowRight");
+    let shown = page.text(&tip("prediction-chart"));
+    assert!(
+        shown.contains("fp8-hybrid") && shown.contains("predicted: "),
+        "{shown}"
+    );
+    assert_eq!(page.complaints(), [""; 0]);
+    // A run alone has nothing to be held against.
+    let mut alone = Page::open(&report(Path::new(&format!("{out}/fp32/seed-0"))));
+    let hidden = "document.getElementById('prediction').hidden";
+    assert_eq!(alone.value(hidden).as_bool(), Some(true));
+}
+
+#[test]
 fn the_decisions_sort_and_search() {
     let (_folder, run) = trained();
     let mut page = Page::open(&report(&run));

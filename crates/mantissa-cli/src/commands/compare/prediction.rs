@@ -30,6 +30,13 @@ pub struct RowPrediction {
     beaten_by: Option<Vec<String>>,
 }
 
+impl RowPrediction {
+    /// The predicted quality loss.
+    pub fn loss(&self) -> f64 {
+        self.quality_loss.estimate
+    }
+}
+
 /// How well the predicted order of rows agrees with the measured one.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Agreement {
@@ -156,7 +163,7 @@ pub fn agreement(rows: &[RowResult]) -> Agreement {
 fn predicted_loss(row: &RowResult) -> f64 {
     row.prediction
         .as_ref()
-        .map_or(f64::NAN, |predicted| predicted.quality_loss.estimate)
+        .map_or(f64::NAN, RowPrediction::loss)
 }
 
 /// Whether row `a` lost more than row `b`, or less; `None` where chance may have it so. A loss that is not finite is beyond
