@@ -19,7 +19,7 @@ use crate::training::cores::do_all;
 use crate::training::folder::folder_name;
 use crate::training::plan_change::PlanChange;
 use crate::training::study::{Row, Study};
-use crate::training::trainer::{StepRecord, open_source};
+use crate::training::trainer::{StepRecord, open_source, overridden};
 use crate::training::{Progress, RunConfig, RunFolder, Trainer, profiling};
 
 /// Shares of the steps at which the table of curves shows the training loss.
@@ -214,6 +214,12 @@ fn predictor(
     let profile = if path.exists() {
         Profile::load(path)?
     } else {
+        // Before the training, whose profile could not be written.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        fs::create_dir_all(folder).map_err(|source| Error::Write {
+            path: folder.to_owned(),
+            source,
+        })?;
         let steps = config.training.steps;
         let measuring = ProfilerConfig {
             every: config.profile.every.unwrap_or(steps.div_ceil(MEASURED)),
@@ -252,8 +258,8 @@ fn train(row: &Row, seed: u64, out: &Path, progress: &Progress) -> Result<RunRes
             });
         }
         if let Some(plan) = &config.numerics.plan {
-            let change = PlanChange::between(&Plan::load(folder.plan())?, &Plan::load(plan)?, 0);
-            if change.is_some() {
+            let wanted = overridden(Plan::load(plan)?, &config.numerics);
+            if PlanChange::between(&Plan::load(folder.plan())?, &wanted, 0).is_some() {
                 return Err(Error::Folder {
                     path,
                     problem: format!(

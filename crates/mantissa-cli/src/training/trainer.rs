@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::config::{DataSource, RunConfig, TokenizerKind};
+use super::config::{DataSource, NumericsConfig, RunConfig, TokenizerKind};
 use super::folder::RunFolder;
 use super::guard::Guarding;
 use super::memory::{ExpectedMemory, Gauge, first_sequences};
@@ -143,7 +143,7 @@ pub fn open_source(config: &RunConfig, folder: Option<&RunFolder>) -> Result<Sou
 /// The plan that the configuration names, for a model with these sites.
 pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> {
     let numerics = &config.numerics;
-    let mut plan = match &numerics.plan {
+    let plan = match &numerics.plan {
         Some(path) => Plan::load(path)?,
         None => {
             let recipe = match &numerics.recipe {
@@ -154,6 +154,11 @@ pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> 
             Plan::from_recipe(&recipe, &mantissa::sites(model))?
         }
     };
+    Ok(overridden(plan, numerics))
+}
+
+/// The plan with what the configuration has in place of its own.
+pub fn overridden(mut plan: Plan, numerics: &NumericsConfig) -> Plan {
     if let Some(loss_scaling) = &numerics.loss_scaling {
         plan.loss_scaling = loss_scaling.clone();
     }
@@ -163,7 +168,7 @@ pub fn configured_plan(config: &RunConfig, model: &Bert) -> Result<Plan, Error> 
     if let Some(states) = numerics.states {
         plan.states = states;
     }
-    Ok(plan)
+    plan
 }
 
 /// The preset of this name, or the recipe in this file where the name ends in `.toml`.

@@ -110,11 +110,12 @@ fn untimed(mut found: Value) -> Value {
 fn a_profile_predicts_rows_and_chooses_plans() {
     let folder = Folder::new();
     let shared = STUDY.split_once("[[rows]]").unwrap().0;
-    let chosen = "[[rows]]\nname = \"chosen\"\npolicy = { budget = 1e-3, target = \"h100\" }\n";
+    let chosen = "[[rows]]\nname = \"chosen\"\npolicy = { budget = 1e-3, target = \"h100\" }\n\
+        run.numerics.loss_scaling = \"dynamic\"\n";
     let rows = "[[rows]]\nname = \"fp32\"\n[[rows]]\nname = \"coarse\"\n\
         run.numerics.rules = [{ sites = \"*\", lhs = \"int4/tensor\", grad = \"int4/tensor\" }]\n";
     let study = folder.write("study.toml", format!("{shared}{rows}{chosen}").as_bytes());
-    let profile = folder.path("profile.safetensors");
+    let profile = folder.path("profiles/of-fp32.safetensors");
     let [study, profile, out] =
         [study, profile, folder.path("out")].map(|path| path.to_str().unwrap().to_owned());
     let arguments = ["compare", &study, "--out", &out, "--profile", &profile];
