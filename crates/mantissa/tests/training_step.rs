@@ -330,10 +330,10 @@ fn pruning_keeps_the_newest_and_clears_what_was_left_half_written() {
 
 #[test]
 fn a_profile_holds_the_gradients_of_the_loss_itself() {
+    let layer = layer();
+    let recipe = Recipe::preset("fp32").unwrap();
+    let plan = Plan::from_recipe(&recipe, &mantissa::sites(&layer)).unwrap();
     let profile = |loss_scale: f32| {
-        let layer = layer();
-        let recipe = Recipe::preset("fp32").unwrap();
-        let plan = Plan::from_recipe(&recipe, &mantissa::sites(&layer)).unwrap();
         let session = Session::bind(&layer, &plan, 1).unwrap();
         session.start_profiling(ProfilerConfig {
             every: 1,
