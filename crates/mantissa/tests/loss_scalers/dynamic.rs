@@ -7,6 +7,13 @@ use proptest::prelude::*;
 
 use crate::{overflows, patterns, scaler, scales};
 
+/// Twice the scale if that is finite, as torch.amp has it. DeepSpeed's and Megatron-LM's go on to an infinite scale, from which
+/// no halving comes back, and which is none of the semantics that presets keep.
+fn doubled(scale: f32) -> f32 {
+    let twice = scale * 2.0;
+    if twice.is_finite() { twice } else { scale }
+}
+
 /// `_amp_update_scale_`: with `found_inf`, scale x backoff and tracker 0; else, at `growth_interval`, scale x growth if
 /// that is finite, and tracker 0.
 fn torch(init: f32, interval: u32, overflows: &[bool]) -> Vec<f32> {
@@ -18,9 +25,7 @@ fn torch(init: f32, interval: u32, overflows: &[bool]) -> Vec<f32> {
         } else {
             tracker += 1;
             if tracker == interval {
-                if (scale * 2.0).is_finite() {
-                    scale *= 2.0;
-                }
+                scale = doubled(scale);
                 tracker = 0;
             }
         }
@@ -76,7 +81,7 @@ fn deepspeed(
             let stable = iter - last_overflow - 1;
             if stable > 0 && stable % window == 0 {
                 hysteresis = delayed_shift;
-                scale *= 2.0;
+                scale = doubled(scale);
             }
         }
         (!raised).then_some(scale)
@@ -99,7 +104,7 @@ fn megatron(init: f32, interval: u32, hysteresis: i32, overflows: &[bool]) -> Ve
             if growth_tracker == interval {
                 growth_tracker = 0;
                 hysteresis_tracker = hysteresis;
-                scale *= 2.0;
+                scale = doubled(scale);
             }
         }
         scale
