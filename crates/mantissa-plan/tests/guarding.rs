@@ -1,10 +1,9 @@
 //! The guard on operands of known distributions and on losses of known shape.
 
-use std::collections::BTreeMap;
-
 use mantissa_formats::RandomBits;
 use mantissa_metrics::sample::student_t;
 use mantissa_plan::decision::{Change, Decision};
+use mantissa_plan::evidence::OperandEvidence;
 use mantissa_plan::guard::{
     Divergence, Fault, Guard, Measurement, Outcome, Sample, Settings, Skip, State, Verdict,
 };
@@ -139,6 +138,8 @@ fn what_a_budget_accepted_is_in_budget() {
         thresholds: Thresholds {
             forward_backward_error: 1e-4,
             gradient_backward_error: 1e-4,
+            underflow: 1e-3,
+            gradient_underflow: 1e-3,
             ..Thresholds::default()
         },
         ..Settings::default()
@@ -150,6 +151,11 @@ fn what_a_budget_accepted_is_in_budget() {
     let (measurements, promoted) = promotes(&mut plan("int8/tensor"));
     assert!(promoted);
 
+    let of_operand = |underflow| OperandEvidence {
+        underflow,
+        saturation: 0.0,
+        bias: 0.0,
+    };
     let mut accepted = plan("int8/tensor");
     for measured in &measurements {
         let site = accepted
@@ -173,13 +179,26 @@ fn what_a_budget_accepted_is_in_budget() {
             margin: 0.0,
             tightest: "backward error".to_string(),
             rule: String::new(),
-            operands: BTreeMap::new(),
+            operands: measured
+                .operands
+                .iter()
+                .map(|(&role, operand)| (role, of_operand(operand.underflow.unwrap())))
+                .collect(),
             runner_up: None,
             rejected: None,
             promotion: None,
         };
         site.unwrap().evidence.insert(measured.pass, evidence);
     }
+    let mut without_underflow = accepted.clone();
+    for evidence in without_underflow
+        .sites
+        .iter_mut()
+        .flat_map(|site| site.evidence.values_mut())
+    {
+        evidence.operands.clear();
+    }
+    assert!(promotes(&mut without_underflow).1);
     let (again, promoted) = promotes(&mut accepted);
     assert!(!promoted);
     for measured in again {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::Settings;
 use crate::drift;
 use crate::evaluate::{Evaluator, Excerpt, OperandError, PairError, stream};
-use crate::evidence::significant;
+use crate::evidence::{Evidence, significant};
 use crate::policy::{Check, backward_error_high, tightest};
 use crate::profile::PassSample;
 use crate::site::{Pass, PassNumerics, Role};
@@ -149,8 +149,8 @@ impl<'s> Trial<'s> {
         self.check(&error, None)
     }
 
-    /// `agreed` is a backward error that is in budget whatever the thresholds say.
-    fn check(&self, error: &PairError, agreed: Option<f64>) -> Option<Check> {
+    /// The backward error and the underflow that are `agreed` are in budget whatever the thresholds say.
+    fn check(&self, error: &PairError, agreed: Option<&Evidence>) -> Option<Check> {
         let thresholds = &self.settings.thresholds;
         let mut error = *error;
         // The rows of one step are too few to bound a bias as small as those allowed: it is taken as it was found.
@@ -159,24 +159,33 @@ impl<'s> Trial<'s> {
         }
         backward_error_high(&error).is_finite().then(|| {
             let mut checks = thresholds.checks(self.sample.pass, self.depth, &error);
-            for check in checks.iter_mut().filter(|check| check.operand.is_none()) {
-                check.bound = check.bound.max(agreed.unwrap_or(0.0));
+            if let Some(agreed) = agreed {
+                for check in &mut checks {
+                    let accepted = match check.operand {
+                        None => Some(agreed.backward_error_high),
+                        Some(role) if check.metric == "underflow" => {
+                            agreed.operands.get(&role).map(|operand| operand.underflow)
+                        }
+                        Some(_) => None,
+                    };
+                    check.bound = check.bound.max(accepted.unwrap_or(0.0));
+                }
             }
             tightest(checks)
         })
     }
 
-    /// The pass under the numerics in force, as data and as what uses up most of its bound. `agreed` is the backward error
-    /// that a choice within a budget accepted for it.
+    /// The pass under the numerics in force, as data and as what uses up most of its bound. `agreed` is the evidence of a choice
+    /// within a budget.
     pub(super) fn measure(
         &mut self,
         in_force: PassNumerics,
-        agreed: Option<f64>,
+        agreed: Option<&Evidence>,
     ) -> (Measurement, Option<Check>) {
         let Sample { site, pass, rows } = self.sample;
         let error = (!in_force.is_fp32()).then(|| self.evaluator.pair(in_force));
         let bound = self.settings.thresholds.backward_error(*pass, self.depth);
-        let bound = bound.max(agreed.unwrap_or(0.0));
+        let bound = bound.max(agreed.map_or(0.0, |agreed| agreed.backward_error_high));
         let measurement = Measurement::of(site, *pass, rows, in_force, error.as_ref(), Some(bound));
         let check = error.as_ref().and_then(|error| self.check(error, agreed));
         (measurement, check)

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::cost::Target;
 use crate::decision::{Change, Decision, Exceeded, PassChange};
 use crate::evaluate::Excerpt;
-use crate::evidence::significant;
+use crate::evidence::{Evidence, significant};
 use crate::plan::{Plan, PlannedSite, Source};
 use crate::policy::Check;
 use crate::site::{Pass, PassNumerics, Role};
@@ -203,7 +203,7 @@ impl Guard {
             .iter()
             .map(|site| (site.name.as_str(), site))
             .collect();
-        let taken: Vec<(&Sample, PassNumerics, Option<f64>, PassState)> = samples
+        let taken: Vec<(&Sample, PassNumerics, Option<&Evidence>, PassState)> = samples
             .iter()
             .filter_map(|sample| {
                 let site = in_force.get(sample.site.as_str())?;
@@ -555,12 +555,13 @@ impl Suspect {
     }
 }
 
-/// The backward error of a pass that a choice within a budget accepted, since it was worth its cost: it bounds no single
-/// product.
-fn agreed(site: &PlannedSite, pass: Pass) -> Option<f64> {
+/// What a choice within a budget accepted of a pass, since it was worth its cost: it bounds no single product.
+fn agreed(site: &PlannedSite, pass: Pass) -> Option<&Evidence> {
     let evidence = site.evidence.get(&pass)?;
-    let within_budget = evidence.backward_error_bound.is_infinite();
-    within_budget.then_some(evidence.backward_error_high)
+    evidence
+        .backward_error_bound
+        .is_infinite()
+        .then_some(evidence)
 }
 
 /// Changes one pass of a plan. What was measured for its old numerics says nothing of the new.
