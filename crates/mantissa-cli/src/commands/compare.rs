@@ -173,13 +173,13 @@ pub fn run(args: Args) -> Result<(), Error> {
 fn index(study: &Study, rows: &[RowResult]) -> impl Iterator<Item = StudyRun> {
     let of_row = move |(place, row): (usize, &Row)| {
         let prediction = rows.get(place).and_then(|row| row.prediction.as_ref());
-        let predicted_loss = prediction.map(RowPrediction::loss);
+        let predicted_quality_loss = prediction.map(RowPrediction::loss);
         let name = row.name.clone();
         let folders = study.seeds.iter().map(|&seed| run_folder(row, seed));
         let runs = folders.map(move |folder| StudyRun {
             name: name.clone(),
             folder,
-            predicted_loss,
+            predicted_quality_loss,
         });
         runs.collect::<Vec<_>>()
     };

@@ -31,7 +31,7 @@ pub struct StudyRun {
     pub folder: PathBuf,
     /// The share of a step's progress that its numerics are predicted to take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predicted_loss: Option<f64>,
+    pub predicted_quality_loss: Option<f64>,
 }
 
 /// A run that was found.
@@ -46,7 +46,7 @@ pub struct Found {
     /// What tells its folder from the others.
     pub label: String,
     /// What that index says it is predicted to lose.
-    pub predicted_loss: Option<f64>,
+    pub predicted_quality_loss: Option<f64>,
 }
 
 /// The run in `path`, or the runs of the study in it.
@@ -79,7 +79,7 @@ pub fn runs_in(path: &Path) -> Result<Vec<Found>, Error> {
                 .ok()
                 .and_then(|path| Some(path.file_name()?.to_str()?.to_owned()))
                 .unwrap_or_else(|| label(path)),
-            predicted_loss: None,
+            predicted_quality_loss: None,
         }]);
     }
     let mut runs: Vec<Found> = indexed(path)
@@ -89,7 +89,7 @@ pub fn runs_in(path: &Path) -> Result<Vec<Found>, Error> {
             study: Some(path.to_owned()),
             label: label(&run.folder),
             name: Some(run.name),
-            predicted_loss: run.predicted_loss,
+            predicted_quality_loss: run.predicted_quality_loss,
         })
         .filter(|run| is_run(&run.folder))
         .collect();
@@ -104,7 +104,7 @@ pub fn runs_in(path: &Path) -> Result<Vec<Found>, Error> {
             name: None,
             label: label(folder.strip_prefix(path).unwrap_or(&folder)),
             folder,
-            predicted_loss: None,
+            predicted_quality_loss: None,
         }));
     }
     if runs.is_empty() && is_run(path) {
@@ -113,7 +113,7 @@ pub fn runs_in(path: &Path) -> Result<Vec<Found>, Error> {
             study: None,
             name: None,
             label: label(path),
-            predicted_loss: None,
+            predicted_quality_loss: None,
         });
     }
     if runs.is_empty() {

@@ -26,7 +26,7 @@ pub struct Group {
     /// [`gap`](Self::gap) in units of the first group's deviation.
     pub gap_sigma: Option<f64>,
     /// The share of a step's progress that their numerics are predicted to take, where the study predicted it.
-    pub predicted_loss: Option<f64>,
+    pub predicted_quality_loss: Option<f64>,
     /// Skipped steps of all runs.
     pub skipped_steps: u64,
     /// Runs that learnt nothing.
@@ -85,7 +85,7 @@ pub fn group(runs: &mut [Run], found: &[Found], configs: &[Option<RunConfig>]) -
                 .map_or(found[first].label.clone(), |(_, numerics)| numerics.clone()),
         };
         let taken = groups.iter().any(|group| group.name == name);
-        groups[index].predicted_loss = found[first].predicted_loss;
+        groups[index].predicted_quality_loss = found[first].predicted_quality_loss;
         groups[index].name = match taken {
             true => format!("{name} ({})", found[first].folder.display()),
             false => name,
@@ -177,7 +177,7 @@ mod tests {
             study: None,
             name: name.map(str::to_owned),
             label: format!("run-{seed}"),
-            predicted_loss: None,
+            predicted_quality_loss: None,
         };
         let mut config = RunConfig::default();
         config.training.seed = seed;

@@ -138,7 +138,7 @@ pub fn note_beaten(rows: &mut [RowResult], study: &Study) {
 
 /// How well predictions agree with measurements.
 pub fn agreement(rows: &[RowResult]) -> Agreement {
-    let predicted: Vec<f64> = rows.iter().map(predicted_loss).collect();
+    let predicted: Vec<f64> = rows.iter().map(predicted_quality_loss).collect();
     let measured: Vec<f64> = rows
         .iter()
         .map(|row| row.final_loss.map_or(f64::INFINITY, |loss| loss.mean))
@@ -160,7 +160,7 @@ pub fn agreement(rows: &[RowResult]) -> Agreement {
     }
 }
 
-fn predicted_loss(row: &RowResult) -> f64 {
+fn predicted_quality_loss(row: &RowResult) -> f64 {
     row.prediction
         .as_ref()
         .map_or(f64::NAN, RowPrediction::loss)

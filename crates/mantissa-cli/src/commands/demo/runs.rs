@@ -94,7 +94,7 @@ pub fn train_all(
     progress: &Progress,
 ) -> Result<Vec<Outcome>, Error> {
     folder.write_study_index(jobs.iter().map(|job| StudyRun {
-        predicted_loss: None,
+        predicted_quality_loss: None,
         name: job.name.clone(),
         folder: job.folder(),
     }))?;
