@@ -46,7 +46,7 @@ pub fn violations(prediction: &Prediction, policy: &Policy, budget: Option<f64>)
                 pass: Some(predicted.pass),
                 operand: check.operand,
                 rule: check.rule,
-                metric: check.metric,
+                metric: check.metric.name(),
                 value: check.value,
                 bound: check.bound,
             })

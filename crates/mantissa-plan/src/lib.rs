@@ -123,7 +123,7 @@ pub use loss_scaling::{LossScaling, LossScalingError};
 pub use plan::{Plan, PlanError, PlanPrediction, PlannedSite, Source};
 pub use policy::{Choice, Policy, Thresholds};
 pub use policy_file::PolicyError;
-pub use predict::{PredictError, Prediction, predict};
+pub use predict::{PredictError, Prediction, predict, predict_cost};
 pub use profile::{OperandStatistics, PassProfile, PassSample, Profile, ProfileError, SiteProfile};
 pub use quality::{QualityError, QualityLoss, QualityModel};
 pub use recipe::{Only, OperandNumerics, Recipe, RecipeError, Rule};

@@ -1,5 +1,7 @@
 //! What a pair of numerics must clear to be chosen.
 
+use std::fmt;
+
 use mantissa_formats::Rounding;
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +60,8 @@ pub enum Choice {
     /// For each pass by itself, the cheapest pair that clears every threshold.
     Thresholds,
     /// For all passes together, the cheapest pairs whose predicted quality losses, each with the upper end of its confidence
-    /// interval, add up to at most this share of a step's progress; the thresholds of operands hold for each, those of the
-    /// backward error do not.
+    /// interval, add up to at most this share of a step's progress. The thresholds of saturation and bias hold for each;
+    /// those of what the predicted loss weighs by itself, the backward error and underflow, do not.
     Budget(f64),
 }
 
@@ -132,13 +134,14 @@ impl Policy {
 }
 
 impl Policy {
-    /// Every metric of a pair that the policy bounds.
-    /// Under a budget, what a product's error may be is not bounded: the budget weighs it against all others.
+    /// Every metric of a pair that the policy bounds. A budget weighs noise, so that it bounds no metric of noise by itself.
     pub(crate) fn checks(&self, pass: Pass, depth: usize, error: &PairError) -> Vec<Check> {
+        let mut checks = self.thresholds.checks(pass, depth, error);
         match self.choice {
-            Choice::Thresholds => self.thresholds.checks(pass, depth, error),
-            Choice::Budget(_) => self.thresholds.operand_checks(pass, error),
+            Choice::Thresholds => {}
+            Choice::Budget(_) => checks.retain(|check| !check.metric.is_noise()),
         }
+        checks
     }
 }
 
@@ -148,13 +151,51 @@ impl Default for Policy {
     }
 }
 
+/// What is measured of a pair of numerics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// The error of the product against that of its absolute values.
+    BackwardError,
+    /// The share of an operand's elements that are clipped.
+    Saturation,
+    /// The share of an operand's elements that become zero.
+    Underflow,
+    /// The mean error of an operand as a share of its mean magnitude.
+    Bias,
+}
+
+impl Metric {
+    /// As it is written in evidence and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Metric::BackwardError => "backward error",
+            Metric::Saturation => "saturation",
+            Metric::Underflow => "underflow",
+            Metric::Bias => "bias",
+        }
+    }
+
+    /// Whether it measures noise, all of which the predicted quality loss weighs: an element that becomes zero has an error
+    /// like any other. An operand's bias reaches more than the product it is predicted from, and the largest elements, which
+    /// are clipped, are those that samples hold fewest of.
+    fn is_noise(&self) -> bool {
+        matches!(self, Metric::BackwardError | Metric::Underflow)
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// One metric of a pair held against the bound of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
     /// The rule: a field of [`Thresholds`].
     pub rule: &'static str,
     /// What is measured.
-    pub metric: &'static str,
+    pub metric: Metric,
     /// The operand it is measured of; none for the product itself.
     pub operand: Option<Role>,
     /// The estimate.
@@ -212,7 +253,7 @@ impl Thresholds {
                 Pass::Forward => "forward_backward_error",
                 Pass::GradLhs | Pass::GradRhs => "gradient_backward_error",
             },
-            metric: "backward error",
+            metric: Metric::BackwardError,
             operand: None,
             value: match error.product {
                 _ if error.numerics.is_fp32() => 0.0,
@@ -224,8 +265,8 @@ impl Thresholds {
         }
     }
 
-    /// Each operand's own errors held against their bounds: the rules that hold whatever becomes of the product.
-    pub(crate) fn operand_checks(&self, pass: Pass, error: &PairError) -> Vec<Check> {
+    /// Each operand's own errors held against their bounds.
+    fn operand_checks(&self, pass: Pass, error: &PairError) -> Vec<Check> {
         let [left, right] = pass.operands();
         let operands = [
             (left, error.left, error.numerics.left),
@@ -245,23 +286,33 @@ impl Thresholds {
             };
             hold(
                 "saturation",
-                "saturation",
+                Metric::Saturation,
                 operand.saturation,
                 self.saturation,
             );
             if role == Role::Grad {
                 hold(
                     "gradient_underflow",
-                    "underflow",
+                    Metric::Underflow,
                     operand.underflow,
                     self.gradient_underflow,
                 );
                 if numerics.rounding != Rounding::Stochastic {
-                    hold("gradient_bias", "bias", operand.bias, self.gradient_bias);
+                    hold(
+                        "gradient_bias",
+                        Metric::Bias,
+                        operand.bias,
+                        self.gradient_bias,
+                    );
                 }
             } else {
-                hold("underflow", "underflow", operand.underflow, self.underflow);
-                hold("bias", "bias", operand.bias, self.bias);
+                hold(
+                    "underflow",
+                    Metric::Underflow,
+                    operand.underflow,
+                    self.underflow,
+                );
+                hold("bias", Metric::Bias, operand.bias, self.bias);
             }
         }
         checks

@@ -138,7 +138,7 @@ impl Policy {
     ///
     ///     [thresholds]
     ///     gradient_bias = 1e-3
-    ///     underflow = inf            # no bound
+    ///     bias = inf                 # no bound
     /// "#, None)?;
     /// assert_eq!(policy.choice, Choice::Budget(0.02));
     /// assert_eq!(policy.thresholds.saturation, 1e-3);

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::assess::{MeasuredPass, Step};
+use crate::cost::{ProductShape, Target};
 use crate::evaluate::PairError;
 use crate::loss_scaling::LossScaling;
 use crate::plan::{Plan, PlanError};
@@ -70,15 +71,7 @@ pub fn predict(
     profile: &Profile,
     policy: &Policy,
 ) -> Result<Prediction, PredictError> {
-    if profile.steps().is_empty() {
-        return Err(PredictError::Empty);
-    }
-    let sites: Vec<Site> = profile
-        .sites
-        .iter()
-        .map(|measured| measured.site.clone())
-        .collect();
-    plan.check_sites(&sites)?;
+    check_model(plan, profile)?;
     let loss_scale = loss_scale(plan, profile);
     let step = Step::new(profile, policy, loss_scale);
     if let Err(error) = step.quality {
@@ -102,6 +95,34 @@ pub fn predict(
         loss_scale,
         passes,
     })
+}
+
+/// Predicts the cost of a plan alone: [`Prediction::cost`] on this target, without computing a product.
+///
+/// # Errors
+/// If the plan is of another model, or the profile holds nothing to predict from.
+pub fn predict_cost(plan: &Plan, profile: &Profile, target: &Target) -> Result<f64, PredictError> {
+    check_model(plan, profile)?;
+    let (mut cost, mut in_full_precision) = (0.0, 0.0);
+    for measured in &profile.sites {
+        let numerics = &plan.site(&measured.site.name)?.numerics;
+        for (&pass, measured) in &measured.passes {
+            let shape = ProductShape::of(measured);
+            let of = |pair| shape.multiplications() * target.cost_of(pair, &shape);
+            cost += of(numerics.pass(pass));
+            in_full_precision += of(&PassNumerics::FP32);
+        }
+    }
+    Ok(cost / in_full_precision)
+}
+
+fn check_model(plan: &Plan, profile: &Profile) -> Result<(), PredictError> {
+    if profile.steps().is_empty() {
+        return Err(PredictError::Empty);
+    }
+    let sites = profile.sites.iter();
+    let sites: Vec<Site> = sites.map(|measured| measured.site.clone()).collect();
+    Ok(plan.check_sites(&sites)?)
 }
 
 impl PassPrediction {

@@ -8,8 +8,8 @@ use mantissa_plan::noise::Examples;
 use mantissa_plan::quality::PERSISTENCE;
 use mantissa_plan::{
     Candidates, Choice, OperandStatistics, Pass, PassNumerics, PassSample, Plan, Policy, Profile,
-    Recipe, Site, SiteKind, Source, choose, choose_after, explain, predict, sensitivity,
-    violations,
+    Recipe, Role, Site, SiteKind, Source, Target, choose, choose_after, explain, predict,
+    predict_cost, sensitivity, violations,
 };
 use mantissa_quant::Numerics;
 
@@ -403,6 +403,13 @@ fn losses_add_up_over_sites_and_passes() {
     assert!((by("layer.scores", Pass::GradRhs) - 0.375).abs() < 1e-9);
     let f32 = predict(&uniform("fp32", &profile), &profile, &Policy::default()).unwrap();
     assert!((f32.cost - 1.0).abs() < 1e-9 && f32.quality_loss.high() == 0.0);
+    // The cost alone is the same sum on every target.
+    for name in Target::preset_names() {
+        let policy = Policy::for_target(name).unwrap();
+        let cost = predict_cost(&plan, &profile, &policy.target).unwrap();
+        let whole = predict(&plan, &profile, &policy).unwrap().cost;
+        assert!((cost / whole - 1.0).abs() < 1e-9, "{name}: {cost}, {whole}");
+    }
 }
 
 #[test]
@@ -456,6 +463,38 @@ fn a_budget_goes_where_it_buys_most() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+}
+
+#[test]
+fn a_budget_weighs_what_becomes_zero() {
+    // Tails so heavy that one scale for a whole tensor leaves most of it below half a step of INT8.
+    let profile = network(1.5, 1.0, 1.0);
+    let candidates = Candidates {
+        lhs: vec![numerics("int8/tensor"), numerics("fp32")],
+        rhs: vec![numerics("int8/tensor"), numerics("fp32")],
+        grad: vec![numerics("int8/tensor/stochastic"), numerics("fp32")],
+    };
+    let policy = |choice| Policy {
+        choice,
+        candidates: candidates.clone(),
+        ..Policy::default()
+    };
+    let of_query = |policy: &Policy| {
+        let plan = choose(&profile, policy).unwrap();
+        plan.site("layer.query").unwrap().clone()
+    };
+    let by_thresholds = of_query(&policy(Choice::Thresholds));
+    assert_eq!(by_thresholds.numerics.forward.left, numerics("fp32"));
+    let bounds = policy(Choice::Thresholds).thresholds;
+    let wide = of_query(&policy(Choice::Budget(10.0)));
+    let of_inputs = wide.evidence[&Pass::Forward].operands[&Role::Lhs];
+    assert_eq!(wide.numerics.forward, both("int8/tensor"));
+    assert!(of_inputs.underflow > bounds.underflow, "{of_inputs:?}");
+    // It costs what its noise takes, and a budget that has not got that does without.
+    let evidence = &wide.evidence[&Pass::Forward];
+    let narrow = of_query(&policy(Choice::Budget(1e-6)));
+    assert!(evidence.quality_loss_high.unwrap() > 1e-6);
+    assert_eq!(narrow.numerics.forward.left, numerics("fp32"));
 }
 
 #[test]
@@ -644,8 +683,6 @@ fn plans_do_not_flap() {
             both("e2m1/tensor")
         );
     }
-    let other = Profile::new(&[Site::new("other", SiteKind::Linear)]);
-    let _ = other;
     let plan = bound(
         "schema = 1\nname = \"none\"\n",
         &Profile::new(&[Site::new("other", SiteKind::Linear)]),
@@ -657,10 +694,11 @@ fn plans_do_not_flap() {
         message.contains("another model") && message.contains("other"),
         "{message}"
     );
-    let message = predict(&plan, &profile, &Policy::default())
-        .unwrap_err()
-        .to_string();
+    let policy = Policy::default();
+    let message = predict(&plan, &profile, &policy).unwrap_err().to_string();
     assert!(message.contains("another model"), "{message}");
+    let alone = predict_cost(&plan, &profile, &policy.target).unwrap_err();
+    assert_eq!(alone.to_string(), message);
 }
 
 #[test]
@@ -692,6 +730,10 @@ fn a_fresh_plan_is_within_its_bounds_and_another_profile_may_not_be() {
     assert!(named.value > 0.9);
     let last = found.last().unwrap();
     assert_eq!((last.rule, last.site.as_deref()), ("budget", None));
+    // Within a budget it is only what that loses.
+    let found = violations(&prediction, &within(1e-6), Some(1e-6));
+    assert!(found.iter().all(|found| found.rule != "underflow"));
+    assert_eq!(found.last().unwrap().rule, "budget");
 }
 
 #[test]
@@ -801,12 +843,12 @@ fn targets_have_native_pairs_or_say_that_they_have_none() {
             "{target}: {left} x {right}"
         );
     }
-    for name in mantissa_plan::Target::preset_names() {
+    for name in Target::preset_names() {
         assert_eq!(Policy::for_target(name).unwrap().warning(), None, "{name}");
     }
     let bare = "schema = 1\nname = \"abacus\"\nreference = 64\notherwise = 0.9\nbandwidth = 0.1\n\
                 [quantizing]\ntensor = 0.1\nchannel = 0.1\nblock = 0.1\nstochastic = 0.1\n";
-    let policy = Policy::of(mantissa_plan::Target::from_toml(bare).unwrap());
+    let policy = Policy::of(Target::from_toml(bare).unwrap());
     let warning = policy.warning().unwrap();
     assert!(
         warning.contains("abacus") && warning.contains("0.9 times"),
@@ -838,9 +880,7 @@ fn targets_have_native_pairs_or_say_that_they_have_none() {
             .lines()
             .map(|line| if line.starts_with(field) { wrong } else { line })
             .collect();
-        let message = mantissa_plan::Target::from_toml(&text.join("\n"))
-            .unwrap_err()
-            .to_string();
+        let message = Target::from_toml(&text.join("\n")).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
 }

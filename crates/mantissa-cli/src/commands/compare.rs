@@ -1,5 +1,6 @@
 //! `mantissa compare`: the same training in several ways, from several seeds.
 
+mod agreement;
 mod prediction;
 
 use std::fs;
@@ -124,7 +125,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     })?;
     let predictor = predictor(args.profile.as_deref(), &study, &progress)?;
     if let Some(predictor) = &predictor {
-        predictor.choose_plans(&mut study, &args.out)?;
+        predictor.choose_plans(&mut study, &args.out, &progress)?;
     }
     let jobs = study
         .rows
@@ -142,8 +143,11 @@ pub fn run(args: Args) -> Result<(), Error> {
     let first = results.peek().map_or(&[][..], |first| *first);
     let rows = study.rows.iter().zip(results.clone()).map(|(row, runs)| {
         let predict = |predictor: &Predictor| {
+            let spinner = progress.spinner(format!("predicting the loss of `{}`", row.name));
             let run = args.out.join(run_folder(row, study.seeds[0]));
-            predictor.predict(&RunFolder::at(&run))
+            let predicted = predictor.predict(&RunFolder::at(&run));
+            spinner.finish_and_clear();
+            predicted
         };
         Ok(RowResult {
             prediction: predictor.as_ref().map(predict).transpose()?,
@@ -151,8 +155,8 @@ pub fn run(args: Args) -> Result<(), Error> {
         })
     });
     let mut rows: Vec<RowResult> = rows.collect::<Result<_, Error>>()?;
-    prediction::note_beaten(&mut rows, &study);
-    let agreement = predictor.map(|_| prediction::agreement(&rows));
+    agreement::note_beaten(&mut rows, &study);
+    let agreement = predictor.map(|_| agreement::agreement(&rows));
     folder.write_study_index(index(&study, &rows))?;
     progress.line(&report::leave_page(&folder));
     if args.json {
@@ -164,7 +168,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     }
     terminal::print(&tables(&rows, study.seeds.len()))?;
     match agreement {
-        Some(agreement) => terminal::print(&format!("\n{}", prediction::table(&rows, &agreement))),
+        Some(agreement) => terminal::print(&format!("\n{}", agreement::table(&rows, &agreement))),
         None => Ok(()),
     }
 }
@@ -173,7 +177,7 @@ pub fn run(args: Args) -> Result<(), Error> {
 fn index(study: &Study, rows: &[RowResult]) -> impl Iterator<Item = StudyRun> {
     let of_row = move |(place, row): (usize, &Row)| {
         let prediction = rows.get(place).and_then(|row| row.prediction.as_ref());
-        let predicted_quality_loss = prediction.map(RowPrediction::loss);
+        let predicted_quality_loss = prediction.map(|row| row.quality_loss.estimate);
         let name = row.name.clone();
         let folders = study.seeds.iter().map(|&seed| run_folder(row, seed));
         let runs = folders.map(move |folder| StudyRun {

@@ -201,6 +201,8 @@ fn a_predicted_study_shows_what_was_predicted() {
     let mut page = Page::open(&format!("file://{out}/report.html"));
     let dots = "document.querySelectorAll('#prediction-chart [aria-label=dot] circle').length";
     assert_eq!(page.value(dots).as_u64(), Some(2));
+    let names = "document.querySelector('#prediction-chart [aria-label=text]').textContent";
+    assert!(page.text(names).contains("fp8-hybrid"));
     page.value("document.getElementById('prediction-chart').focus()");
     page.press("ArrowRight");
     let shown = page.text(&tip("prediction-chart"));
@@ -211,8 +213,10 @@ fn a_predicted_study_shows_what_was_predicted() {
     assert_eq!(page.complaints(), [""; 0]);
     // A run alone has nothing to be held against.
     let mut alone = Page::open(&report(Path::new(&format!("{out}/fp32/seed-0"))));
-    let hidden = "document.getElementById('prediction').hidden";
-    assert_eq!(alone.value(hidden).as_bool(), Some(true));
+    for id in ["prediction", "prediction-link"] {
+        let hidden = format!("document.getElementById('{id}').hidden");
+        assert_eq!(alone.value(&hidden).as_bool(), Some(true));
+    }
 }
 
 #[test]

@@ -184,6 +184,7 @@ pub(super) fn exceeds(check: &Check) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Metric;
 
     /// Feeds shares of the bound that the numerics in force use up; cheaper ones use `cheap` of it.
     struct Pass {
@@ -201,7 +202,7 @@ mod tests {
     fn check(used: f64) -> Check {
         Check {
             rule: "forward_backward_error",
-            metric: "backward error",
+            metric: Metric::BackwardError,
             operand: None,
             value: used * 4e-3,
             high: used * 4e-3,

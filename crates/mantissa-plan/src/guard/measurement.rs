@@ -9,7 +9,7 @@ use super::settings::Settings;
 use crate::drift;
 use crate::evaluate::{Evaluator, Excerpt, OperandError, PairError, stream};
 use crate::evidence::{Evidence, significant};
-use crate::policy::{Check, backward_error_high, tightest};
+use crate::policy::{Check, Metric, backward_error_high, tightest};
 use crate::profile::PassSample;
 use crate::site::{Pass, PassNumerics, Role};
 
@@ -163,7 +163,7 @@ impl<'s> Trial<'s> {
                 for check in &mut checks {
                     let accepted = match check.operand {
                         None => Some(agreed.backward_error_high),
-                        Some(role) if check.metric == "underflow" => {
+                        Some(role) if check.metric == Metric::Underflow => {
                             agreed.operands.get(&role).map(|operand| operand.underflow)
                         }
                         Some(_) => None,
