@@ -14,6 +14,8 @@ const LOWEST: i32 = -149;
 const OCTAVES: usize = 277;
 /// All bins.
 const BINS: usize = OCTAVES * PER_OCTAVE;
+/// So many elements are added faster by a table of all bins than each by itself.
+const FEW: usize = 1024;
 /// The first bin of the normal numbers, 2^-126.
 const FIRST_NORMAL: usize = (-126 - LOWEST) as usize * PER_OCTAVE;
 
@@ -62,11 +64,29 @@ impl MagnitudeSketch {
     pub fn push(&mut self, values: &[f32]) {
         // Counters of 32 bits cannot overflow in a part of this length.
         for part in values.chunks(1 << 30) {
-            self.push_part(part);
+            if part.len() < FEW {
+                self.push_few(part);
+            } else {
+                self.push_many(part);
+            }
         }
     }
 
-    fn push_part(&mut self, values: &[f32]) {
+    fn push_few(&mut self, values: &[f32]) {
+        for x in values.iter().map(|x| x.abs()) {
+            if x == 0.0 {
+                self.zeros += 1;
+            } else if x.is_finite() {
+                let bin = bin_of(x);
+                self.reserve(bin..bin + 1);
+                self.bins[bin - self.first] += 1;
+            } else {
+                self.non_finite += 1;
+            }
+        }
+    }
+
+    fn push_many(&mut self, values: &[f32]) {
         const SHIFT: u32 = MANTISSA_BITS - BITS;
         let mut counts = [0u32; 256 * PER_OCTAVE];
         for x in values {
@@ -84,17 +104,13 @@ impl MagnitudeSketch {
                 *bin += u64::from(count);
             }
         }
+        // Zeros and subnormals share an exponent field.
         if counted(small) > 0 {
-            // Zeros and subnormals share an exponent field.
-            for x in values.iter().map(|x| x.abs()) {
-                if x == 0.0 {
-                    self.zeros += 1;
-                } else if x < f32::MIN_POSITIVE {
-                    let bin = bin_of(x);
-                    self.reserve(bin..bin + 1);
-                    self.bins[bin - self.first] += 1;
-                }
-            }
+            let is_small = |x: &&f32| x.abs() < f32::MIN_POSITIVE;
+            values
+                .iter()
+                .filter(is_small)
+                .for_each(|&x| self.push_few(&[x]));
         }
     }
 

@@ -129,9 +129,9 @@ fn groups_are_those_of_a_plain_loop() {
 proptest! {
     #[test]
     fn merging_is_exact_and_order_does_not_matter(
-        bits in prop::collection::vec(any::<u32>(), 0..400),
+        bits in prop::collection::vec(any::<u32>(), 0..3000),
         cut in 0.0..1.0f64,
-        rotate in 0..400usize,
+        rotate in 0..3000usize,
     ) {
         let mut values: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
         let whole = MagnitudeSketch::of(&values);

@@ -106,7 +106,7 @@ fn measured(layers: usize) -> Profile {
                     right,
                 };
                 let statistics = |amax, elements: &[f32]| {
-                    OperandStatistics::of([shape.matrices, rows, depth], amax, elements)
+                    OperandStatistics::of(0, [shape.matrices, rows, depth], amax, elements)
                 };
                 let left = statistics(sample.left_amax, &sample.left);
                 let right = statistics(sample.right_amax, &sample.right);

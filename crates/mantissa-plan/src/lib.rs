@@ -56,8 +56,8 @@
 //!     left_amax: 1.0,
 //!     right_amax: 0.02,
 //! };
-//! let left = OperandStatistics::of([1, 512, 64], 1.0, &sample.left);
-//! let right = OperandStatistics::of([1, 256, 64], 0.02, &sample.right);
+//! let left = OperandStatistics::of(sample.step, [1, 512, 64], 1.0, &sample.left);
+//! let right = OperandStatistics::of(sample.step, [1, 256, 64], 0.02, &sample.right);
 //! let mut profile = Profile::new(&sites);
 //! profile.record("encoder.query", Pass::Forward, sample, left, right)?;
 //!

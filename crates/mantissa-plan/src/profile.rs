@@ -187,8 +187,7 @@ impl Profile {
         Profile { sites }
     }
 
-    /// Adds one step's measurement of one pass of the site of this name. What its operands were like in this step goes into
-    /// their [`series`](OperandStatistics::series).
+    /// Adds one step's measurement of one pass of the site of this name: rows of both operands, and their statistics in that step.
     pub fn record(
         &mut self,
         site: &str,
@@ -204,7 +203,7 @@ impl Profile {
         else {
             return Err(self.unknown(site));
         };
-        let mut measured = PassProfile {
+        let measured = PassProfile {
             left,
             right,
             samples: vec![sample],
@@ -220,7 +219,6 @@ impl Profile {
                 pass,
                 fault,
             })?;
-        measured.summarize_step();
         entry.add(pass, measured);
         Ok(())
     }
@@ -337,16 +335,6 @@ impl SiteProfile {
 }
 
 impl PassProfile {
-    /// Puts the one step that was measured into the series of both operands.
-    fn summarize_step(&mut self) {
-        if let [sample] = &self.samples[..] {
-            for (side, statistics) in [&mut self.left, &mut self.right].into_iter().enumerate() {
-                let (_, rows, _) = sample.side(side);
-                statistics.series = vec![StepSummary::of(sample.step, statistics, rows)];
-            }
-        }
-    }
-
     fn merge(&mut self, other: PassProfile) {
         self.left.merge(&other.left);
         self.right.merge(&other.right);
@@ -397,20 +385,24 @@ impl PassProfile {
 }
 
 impl OperandStatistics {
-    /// Statistics of an operand of this full shape and largest finite magnitude, from some or all of its rows, each of
+    /// Statistics of an operand of this full shape and largest finite magnitude in a step, from some or all of its rows, each of
     /// `shape[2]` elements.
-    pub fn of(shape: [usize; 3], amax: f32, measured: &[f32]) -> Self {
-        let TensorStatistics { moments, exponents } = TensorStatistics::of(measured);
+    pub fn of(step: u64, shape: [usize; 3], amax: f32, rows: &[f32]) -> Self {
+        let TensorStatistics { moments, exponents } = TensorStatistics::of(rows);
         let rms = moments.rms().unwrap_or(0.0);
-        OperandStatistics {
+        let mut statistics = OperandStatistics {
             shape,
             amax,
             moments,
             exponents,
-            magnitudes: MagnitudeSketch::of(measured),
-            groups: GroupSpreads::of(measured, shape[2], amax, rms),
+            magnitudes: MagnitudeSketch::of(rows),
+            groups: GroupSpreads::of(rows, shape[2], amax, rms),
             series: Vec::new(),
-        }
+        };
+        statistics
+            .series
+            .push(StepSummary::of(step, &statistics, rows));
+        statistics
     }
 
     /// How the operand moved from step to step; `None` if fewer than two steps were measured.
@@ -482,7 +474,10 @@ fn check_amax(role: &str, amax: f32, rows: &[f32]) -> Result<(), String> {
             "the {role} operand's amax is {amax}; it must be the largest finite magnitude"
         ));
     }
-    match rows.iter().find(|x| x.is_finite() && x.abs() > amax) {
+    // All of them together first, which is faster than one after the other.
+    let is_beyond = |x: f32| x.is_finite() & (x.abs() > amax);
+    let is_any_beyond = rows.iter().fold(false, |any, &x| any | is_beyond(x));
+    match rows.iter().find(|&&x| is_any_beyond && is_beyond(x)) {
         Some(x) => Err(format!(
             "the {role} operand holds {x}, beyond its amax {amax}"
         )),

@@ -51,10 +51,16 @@ impl Sampling {
     ) -> Option<SampledPass> {
         let sample = self.rows(step, operands, amax, random)?;
         let [left, right] = operands;
+        let statistics =
+            |of: &_, amax, rows: &[f32]| OperandStatistics::of(step, shape(of), amax, rows);
+        let (left, right) = rayon::join(
+            || statistics(left, sample.left_amax, &sample.left),
+            || statistics(right, sample.right_amax, &sample.right),
+        );
         Some(SampledPass {
-            left: OperandStatistics::of(shape(left), sample.left_amax, &sample.left),
-            right: OperandStatistics::of(shape(right), sample.right_amax, &sample.right),
             sample,
+            left,
+            right,
         })
     }
 
@@ -75,14 +81,18 @@ impl Sampling {
             .max(1);
         let left_rows = spread(rows, left.outer, random, 1 << 16);
         let right_rows = spread(rows, right.outer, random, 2 << 16);
+        let (left_elements, right_elements) = rayon::join(
+            || gather(left, &matrices, &left_rows),
+            || gather(right, &matrices, &right_rows),
+        );
         Some(PassSample {
             step,
             batch: matrices.len(),
             outer_left: left_rows.len(),
             outer_right: right_rows.len(),
             depth: left.depth,
-            left: gather(left, &matrices, &left_rows),
-            right: gather(right, &matrices, &right_rows),
+            left: left_elements,
+            right: right_elements,
             left_amax,
             right_amax,
         })
@@ -130,11 +140,21 @@ fn shape(operand: &Operand<'_>) -> [usize; 3] {
     [operand.batch(), operand.outer, operand.depth]
 }
 
+/// Whole rows of some matrices, one after the other.
 fn gather(operand: &Operand<'_>, matrices: &[usize], rows: &[usize]) -> Vec<f32> {
-    let mut gathered = Vec::with_capacity(matrices.len() * rows.len() * operand.depth);
-    for &matrix in matrices {
-        for &row in rows {
-            gathered.extend((0..operand.depth).map(|k| operand.at(matrix, row, k)));
+    /// Where rows lie across memory, as many elements of each are read before the next row, which finds their cache lines.
+    const RUN: usize = 16;
+    let depth = operand.depth;
+    let mut gathered = vec![0.0; matrices.len() * rows.len() * depth];
+    let of_matrices = gathered.chunks_exact_mut(rows.len() * depth);
+    for (&matrix, gathered) in matrices.iter().zip(of_matrices) {
+        for start in (0..depth).step_by(RUN) {
+            let run = start..depth.min(start + RUN);
+            for (&row, gathered) in rows.iter().zip(gathered.chunks_exact_mut(depth)) {
+                for (k, gathered) in run.clone().zip(&mut gathered[run.clone()]) {
+                    *gathered = operand.at(matrix, row, k);
+                }
+            }
         }
     }
     gathered

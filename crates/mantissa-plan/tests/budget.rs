@@ -86,7 +86,7 @@ impl Measured {
                 right_amax: amax(right),
             };
             let of = |outer, values: &[f32]| {
-                OperandStatistics::of([1, outer, depth], amax(values), values)
+                OperandStatistics::of(step, [1, outer, depth], amax(values), values)
             };
             let (left, right) = (of(outer_left, left), of(outer_right, right));
             profile.record(site, pass, sample, left, right).unwrap();
@@ -578,8 +578,8 @@ fn what_says_nothing_is_not_budgeted_for() {
                     right_amax: 1.0,
                 };
                 let sample = pass(fill(f32::NAN, rows), rows, fill(1.0, 1), 1);
-                let left = OperandStatistics::of([1, rows, 1], 0.0, &sample.left);
-                let right = OperandStatistics::of([1, 1, 1], 1.0, &sample.right);
+                let left = OperandStatistics::of(step, [1, rows, 1], 0.0, &sample.left);
+                let right = OperandStatistics::of(step, [1, 1, 1], 1.0, &sample.right);
                 profile
                     .record("a", Pass::Forward, sample, left, right)
                     .unwrap();

@@ -41,8 +41,9 @@ fn sample(step: u64, [left, right]: [Vec<f32>; 2], rows: usize, depth: usize) ->
 }
 
 fn record(profile: &mut Profile, site: &str, pass: Pass, sample: PassSample) {
-    let statistics =
-        |outer, amax, rows: &[f32]| OperandStatistics::of([1, outer, sample.depth], amax, rows);
+    let statistics = |outer, amax, rows: &[f32]| {
+        OperandStatistics::of(sample.step, [1, outer, sample.depth], amax, rows)
+    };
     let left = statistics(sample.outer_left, sample.left_amax, &sample.left);
     let right = statistics(sample.outer_right, sample.right_amax, &sample.right);
     profile.record(site, pass, sample, left, right).unwrap();

@@ -38,7 +38,7 @@ fn sample(step: u64, batch: usize) -> PassSample {
 
 fn statistics(sample: &PassSample) -> (OperandStatistics, OperandStatistics) {
     let of = |outer, amax, rows: &[f32]| {
-        OperandStatistics::of([sample.batch, outer, sample.depth], amax, rows)
+        OperandStatistics::of(sample.step, [sample.batch, outer, sample.depth], amax, rows)
     };
     (
         of(400, sample.left_amax, &sample.left),

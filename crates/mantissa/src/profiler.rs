@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mantissa_plan::{Pass, Profile, ProfileError, Role, Sampling, Site, sampling};
 use mantissa_quant::Operand;
+use rayon::prelude::*;
 
 /// What a [`Profiler`] measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +127,24 @@ impl Profiler {
         &mut self,
         site: usize,
         step: u64,
-        pass: Pass,
-        operands: &Operands<'_>,
+        passes: &[(Pass, Operands<'_>); 3],
         amax: &Amax,
     ) {
         let started = Instant::now();
-        let Operands { left, right } = operands;
-        let amax = pass.operands().map(|role| amax.of(role));
-        let random = sampling::draws(self.seed, step, site, pass);
-        let sampling = &self.config.sampling;
-        if let Some(measured) = sampling.measure(step, [left, right], amax, random) {
-            let name = &self.sites[site].name;
+        let measure = |(pass, operands): &(Pass, Operands<'_>)| {
+            let Operands { left, right } = operands;
+            let amax = pass.operands().map(|role| amax.of(role));
+            let random = sampling::draws(self.seed, step, site, *pass);
+            let sampling = &self.config.sampling;
+            sampling.measure(step, [left, right], amax, random)
+        };
+        let measured: Vec<_> = passes.par_iter().map(measure).collect();
+        let name = &self.sites[site].name;
+        for (measured, (pass, _)) in measured.into_iter().zip(passes) {
+            let Some(measured) = measured else { continue };
             let recorded =
                 self.profile
-                    .record(name, pass, measured.sample, measured.left, measured.right);
+                    .record(name, *pass, measured.sample, measured.left, measured.right);
             recorded.expect("a sample of a site of this session");
             self.steps += u64::from(self.current != Some(step));
             self.current = Some(step);

@@ -47,8 +47,7 @@ impl Sampler {
         &mut self,
         site: usize,
         step: u64,
-        pass: Pass,
-        operands: &Operands<'_>,
+        passes: &[(Pass, Operands<'_>); 3],
         amax: &Amax,
     ) {
         let Some((armed, sampling)) = self.armed.filter(|_| self.is_active) else {
@@ -56,12 +55,13 @@ impl Sampler {
         };
         let started = Instant::now();
         if armed == step {
-            let Operands { left, right } = operands;
-            let amax = pass.operands().map(|role| amax.of(role));
-            let random = sampling::draws(self.seed, step, site, pass);
-            let sample = sampling.rows(step, [left, right], amax, random);
-            self.samples
-                .extend(sample.map(|sample| (site, pass, sample)));
+            for (pass, Operands { left, right }) in passes {
+                let amax = pass.operands().map(|role| amax.of(role));
+                let random = sampling::draws(self.seed, step, site, *pass);
+                let sample = sampling.rows(step, [left, right], amax, random);
+                self.samples
+                    .extend(sample.map(|sample| (site, *pass, sample)));
+            }
         }
         self.spent += started.elapsed();
     }

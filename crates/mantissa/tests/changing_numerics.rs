@@ -1,10 +1,14 @@
 //! Other numerics for a bound session: as if a new one were bound, and nothing else changes.
 
+mod seeded;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use mantissa::optimizer::{AdamWConfig, MasterOptimizer, Step};
 use mantissa::plan::{Pass, PassNumerics, Plan, Recipe, Sampling};
 use mantissa::{LossScaler, Session, checkpoint, nn};
+
+use crate::seeded::seeded;
 
 #[derive(Module, Debug)]
 struct Network {
@@ -14,12 +18,15 @@ struct Network {
 
 impl Network {
     fn new() -> Self {
-        let device = device();
-        device.seed(3);
-        Self {
-            inner: nn::LinearConfig::new(16, 24).init(&device),
-            outer: nn::LinearConfig::new(24, 8).init(&device),
-        }
+        seeded(3, || {
+            let network = Self {
+                inner: nn::LinearConfig::new(16, 24).init(&device()),
+                outer: nn::LinearConfig::new(24, 8).init(&device()),
+            };
+            // Burn draws weights when they are first read.
+            let _ = (network.inner.weight.val(), network.outer.weight.val());
+            network
+        })
     }
 
     fn loss(&self) -> Tensor<1> {

@@ -1,5 +1,7 @@
 //! Faults injected into every part of a step: what a skipped step says about its cause.
 
+mod seeded;
+
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use mantissa::nn::{Linear, LinearConfig};
@@ -7,6 +9,8 @@ use mantissa::optimizer::{AdamWConfig, Verdict, non_finite_weights};
 use mantissa::plan::loss_scaling::DynamicScaling;
 use mantissa::plan::{LossScaling, Pass, Plan, Recipe, Role};
 use mantissa::{LossScaler, MasterOptimizer, Session, SkipCause, Step};
+
+use crate::seeded::seeded;
 
 /// Two layers in fp16, so that faults have places.
 #[derive(burn::module::Module, Debug)]
@@ -20,13 +24,14 @@ fn device() -> Device {
 }
 
 fn network() -> Network {
-    device().seed(1);
-    let network = Network {
-        first: LinearConfig::new(6, 5).init(&device()),
-        last: LinearConfig::new(5, 4).init(&device()),
-    };
-    let _ = (network.first.weight.val(), network.last.weight.val());
-    network
+    seeded(1, || {
+        let network = Network {
+            first: LinearConfig::new(6, 5).init(&device()),
+            last: LinearConfig::new(5, 4).init(&device()),
+        };
+        let _ = (network.first.weight.val(), network.last.weight.val());
+        network
+    })
 }
 
 /// One step on inputs of this size; the loss is multiplied by `gain`.

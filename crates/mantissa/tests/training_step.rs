@@ -1,5 +1,7 @@
 //! What a step does, and what it must not do, when gradients overflow.
 
+mod seeded;
+
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use mantissa::nn::{Linear, LinearConfig};
@@ -9,15 +11,18 @@ use mantissa::plan::{LossScaling, Pass, Plan, Recipe};
 use mantissa::profiler::ProfilerConfig;
 use mantissa::{LossScaler, Session, checkpoint};
 
+use crate::seeded::seeded;
+
 fn device() -> Device {
     Device::flex().autodiff()
 }
 
 fn layer() -> Linear {
-    device().seed(1);
-    let layer = LinearConfig::new(6, 4).init(&device());
-    let _ = layer.weight.val();
-    layer
+    seeded(1, || {
+        let layer = LinearConfig::new(6, 4).init(&device());
+        let _ = layer.weight.val();
+        layer
+    })
 }
 
 fn input(scale: f32) -> Tensor<2> {

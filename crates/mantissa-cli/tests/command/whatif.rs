@@ -25,7 +25,7 @@ fn profile(folder: &Folder) -> String {
             let amax = |rows: &[f32]| rows.iter().fold(0f32, |top, x| top.max(x.abs()));
             let (left_amax, right_amax) = (amax(&left), amax(&right));
             let statistics =
-                |amax, rows: &[f32]| OperandStatistics::of([1, ROWS, DEPTH], amax, rows);
+                |amax, rows: &[f32]| OperandStatistics::of(0, [1, ROWS, DEPTH], amax, rows);
             let measured = [statistics(left_amax, &left), statistics(right_amax, &right)];
             let sample = PassSample {
                 step: 20,

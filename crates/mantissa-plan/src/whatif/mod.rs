@@ -14,7 +14,7 @@
 //! let [left, right] = [0, 1].map(|stream| student_t(3.0, RandomBits::new(1, stream), 16 * 128));
 //! let amax = |rows: &[f32]| rows.iter().fold(0f32, |top, x| top.max(x.abs()));
 //! let (left_amax, right_amax) = (amax(&left), amax(&right));
-//! let statistics = |amax, rows: &[f32]| OperandStatistics::of([1, 16, 128], amax, rows);
+//! let statistics = |amax, rows: &[f32]| OperandStatistics::of(0, [1, 16, 128], amax, rows);
 //! let (l, r) = (statistics(left_amax, &left), statistics(right_amax, &right));
 //! let sample = PassSample {
 //!     step: 0, batch: 1, outer_left: 16, outer_right: 16, depth: 128, left, right, left_amax, right_amax,

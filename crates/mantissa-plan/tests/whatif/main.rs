@@ -53,7 +53,7 @@ fn profile(pass: Pass, samples: Vec<PassSample>) -> Profile {
     for (step, mut sample) in samples.into_iter().enumerate() {
         sample.step = step as u64;
         let statistics = |outer, amax, rows: &[f32]| {
-            OperandStatistics::of([sample.batch, outer, sample.depth], amax, rows)
+            OperandStatistics::of(sample.step, [sample.batch, outer, sample.depth], amax, rows)
         };
         let left = statistics(sample.outer_left, sample.left_amax, &sample.left);
         let right = statistics(sample.outer_right, sample.right_amax, &sample.right);

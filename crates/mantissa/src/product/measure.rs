@@ -56,10 +56,14 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
         return;
     }
     let whole = |tensor| finite_amax(&View::new(tensor, Axis::Row).operand());
+    let (lhs_amax, (rhs_amax, grad_amax)) = rayon::join(
+        || whole(&lhs),
+        || rayon::join(|| whole(&rhs), || whole(&grad)),
+    );
     let amax = Amax {
-        lhs: whole(&lhs),
-        rhs: whole(&rhs),
-        grad: whole(&grad),
+        lhs: lhs_amax,
+        rhs: rhs_amax,
+        grad: grad_amax,
     };
     // A profile holds the gradients of the loss itself.
     let scale = loss_scale_in_backward();
@@ -78,34 +82,38 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
             grad: amax.grad / scale,
             ..amax
         };
-        for_each_pass(tensors, grad, |pass, operands| {
-            profiler.sample(index, step, pass, operands, &amax);
+        with_passes(tensors, grad, |passes| {
+            profiler.sample(index, step, passes, &amax);
         });
     }
     if let Some(sampler) = &mut sampler {
-        for_each_pass(tensors, &grad, |pass, operands| {
-            sampler.sample(index, step, pass, operands, &amax);
+        with_passes(tensors, &grad, |passes| {
+            sampler.sample(index, step, passes, &amax);
         });
     }
 }
 
-fn for_each_pass(
+/// Hands over the operands of all three passes.
+fn with_passes(
     [lhs, rhs]: [&FlexTensor; 2],
     grad: &FlexTensor,
-    mut f: impl FnMut(Pass, &Operands<'_>),
+    f: impl FnOnce(&[(Pass, Operands<'_>); 3]),
 ) {
-    for pass in Pass::ALL {
+    let views = Pass::ALL.map(|pass| {
         let [left, right] = pass.operands().map(|role| match role {
             Role::Lhs => lhs,
             Role::Rhs => rhs,
             Role::Grad => grad,
         });
         let [left_outer, right_outer] = outer_axes(pass);
-        let (left, right) = (View::new(left, left_outer), View::new(right, right_outer));
+        (View::new(left, left_outer), View::new(right, right_outer))
+    });
+    f(&std::array::from_fn(|i| {
+        let (left, right) = &views[i];
         let operands = Operands {
             left: left.operand(),
             right: right.operand(),
         };
-        f(pass, &operands);
-    }
+        (Pass::ALL[i], operands)
+    }));
 }
