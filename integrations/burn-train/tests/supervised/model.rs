@@ -1,5 +1,7 @@
 //! A small classifier.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use burn::train::ClassificationOutput;
@@ -16,15 +18,19 @@ pub struct Classifier {
     output: Linear,
 }
 
-/// With weights of its own.
+/// With weights of its own. Tests share the generator that draws them when they are first read: one draws at a time.
 pub fn classifier(seed: u64) -> Classifier {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let device = Device::flex().autodiff();
     device.seed(seed);
-    Classifier {
+    let classifier = Classifier {
         hidden: LinearConfig::new(FEATURES, 32).init(&device),
         activation: Relu::new(),
         output: LinearConfig::new(32, CLASSES).init(&device),
-    }
+    };
+    let _ = bits(&classifier);
+    classifier
 }
 
 impl Objective for Classifier {
