@@ -117,6 +117,23 @@ impl<'a> MeasuredPass<'a> {
 
     /// Runs `f` with the excerpts that the policy asks for, once multiplied.
     pub(crate) fn assess_with<T>(&self, f: impl FnOnce(&mut Assessor<'_, '_>) -> T) -> T {
+        let excerpts = self.excerpts();
+        f(&mut Assessor {
+            pass: self,
+            evaluator: self
+                .evaluator(&excerpts)
+                .with_noise(Examples::of(self.pass)),
+        })
+    }
+
+    /// What a pair does to the product in each sampled step by itself.
+    pub(crate) fn step_by_step(&self, pair: PassNumerics) -> Vec<PairError> {
+        let excerpts = self.excerpts();
+        let steps = excerpts.chunks(1);
+        steps.map(|step| self.evaluator(step).pair(pair)).collect()
+    }
+
+    fn excerpts(&self) -> Vec<Excerpt> {
         let Step {
             policy, loss_scale, ..
         } = *self.step;
@@ -127,22 +144,19 @@ impl<'a> MeasuredPass<'a> {
             .operands()
             .iter()
             .position(|&role| role == Role::Grad);
-        let excerpts: Vec<Excerpt> = samples
-            .iter()
-            .map(|sample| {
-                let mut excerpt = Excerpt::new(sample, outputs);
-                if let (Some(side), true) = (gradient, loss_scale != 1.0) {
-                    excerpt.multiply_side(side, loss_scale as f32);
-                }
-                excerpt
-            })
-            .collect();
+        let excerpt = |sample| {
+            let mut excerpt = Excerpt::new(sample, outputs);
+            if let (Some(side), true) = (gradient, loss_scale != 1.0) {
+                excerpt.multiply_side(side, loss_scale as f32);
+            }
+            excerpt
+        };
+        samples.iter().map(excerpt).collect()
+    }
+
+    fn evaluator<'e>(&self, excerpts: &'e [Excerpt]) -> Evaluator<'e> {
         let stream = stream(self.site_name(), self.pass);
-        f(&mut Assessor {
-            pass: self,
-            evaluator: Evaluator::new(&excerpts, policy.seed, stream)
-                .with_noise(Examples::of(self.pass)),
-        })
+        Evaluator::new(excerpts, self.step.policy.seed, stream)
     }
 
     /// One pair.

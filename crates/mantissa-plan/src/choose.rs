@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::assess::{Assessed, Assessor, MeasuredPass, Step};
+use crate::evaluate::{OperandError, PairError};
 use crate::evidence::{Alternative, Evidence, OperandEvidence, significant};
 use crate::knapsack::{self, Infeasible, Item};
 use crate::loss_scaling::LossScaling;
@@ -381,8 +382,17 @@ fn decision(
     let pass = measured.pass;
     let samples = &measured.measured.samples;
     let steps = || samples.iter().map(|sample| sample.step);
-    let operand = |error: &crate::evaluate::OperandError| OperandEvidence {
+    let steps_alone = match policy.choice {
+        Choice::Thresholds => Vec::new(),
+        Choice::Budget(_) => measured.step_by_step(chosen.numerics()),
+    };
+    let worst = |of: &dyn Fn(&PairError) -> f64| {
+        let highs = steps_alone.iter().map(of).filter(|high| high.is_finite());
+        highs.reduce(f64::max).map(significant)
+    };
+    let operand = |error: &OperandError, of: fn(&PairError) -> &OperandError| OperandEvidence {
         underflow: significant(error.underflow.estimate),
+        underflow_worst_step: worst(&|step| of(step).underflow.high),
         saturation: significant(error.saturation.estimate),
         bias: significant(error.bias.estimate),
     };
@@ -401,6 +411,7 @@ fn decision(
         quality_loss_high: chosen.loss.map(|loss| significant(loss.high())),
         backward_error: significant(error.product.map_or(0.0, |product| product.median)),
         backward_error_high: significant(backward_error_high(error)),
+        backward_error_worst_step: worst(&backward_error_high),
         backward_error_bound: match policy.choice {
             Choice::Thresholds => significant(policy.thresholds.backward_error(pass, depth)),
             Choice::Budget(_) => f64::INFINITY,
@@ -409,8 +420,8 @@ fn decision(
         tightest: chosen.tightest.measure(),
         rule: chosen.tightest.rule.to_string(),
         operands: BTreeMap::from([
-            (left_role, operand(&error.left)),
-            (right_role, operand(&error.right)),
+            (left_role, operand(&error.left, |step| &step.left)),
+            (right_role, operand(&error.right, |step| &step.right)),
         ]),
         runner_up: runner_up.map(|(pair, reason)| alternative(pass, &pair, reason)),
         rejected: rejected.map(|(pair, reason)| alternative(pass, &pair, reason)),

@@ -514,7 +514,8 @@ fn sample(
     let measured = passes.into_iter().filter_map(|(pass, [left, right])| {
         let amax = [finite_amax(&left), finite_amax(&right)];
         let random = draws(0, step, index, pass);
-        let measured = Sampling::default().measure(step, [&left, &right], amax, random)?;
+        let measured =
+            Sampling::default().measure(step, [&left, &right], amax, [1.0; 2], random)?;
         Some((pass, measured))
     });
     Ok(measured.collect())

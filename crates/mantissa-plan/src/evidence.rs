@@ -36,6 +36,10 @@ pub struct Evidence {
     pub backward_error: f64,
     /// The upper end of its 95 % confidence interval, which was held against the bound.
     pub backward_error_high: f64,
+    /// Under a budget, the same of the worst of the sampled steps, each by itself: what was accepted, and what a guard, which
+    /// measures one step at a time, holds the pass to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backward_error_worst_step: Option<f64>,
     /// The bound at this depth; infinite under a budget.
     pub backward_error_bound: f64,
     /// How far the tightest metric stayed below its bound, as a share of the bound.
@@ -80,6 +84,9 @@ pub struct Promotion {
 pub struct OperandEvidence {
     /// The share of elements that were not zero and became zero.
     pub underflow: f64,
+    /// Under a budget, the upper end of its 95 % confidence interval at the worst of the sampled steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underflow_worst_step: Option<f64>,
     /// The share of elements beyond the largest value their scale can hold.
     pub saturation: f64,
     /// Magnitude of the mean error as a share of the mean magnitude.

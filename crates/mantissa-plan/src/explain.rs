@@ -88,10 +88,12 @@ fn explain_evidence(text: &mut String, evidence: &Evidence) {
             evidence.first_step, evidence.last_step
         ),
     };
-    let allowed = if evidence.backward_error_bound.is_finite() {
-        format!("and {:.2e} is allowed", evidence.backward_error_bound)
-    } else {
-        "and the budget weighs it".to_string()
+    let allowed = match evidence.backward_error_worst_step {
+        _ if evidence.backward_error_bound.is_finite() => {
+            format!("and {:.2e} is allowed", evidence.backward_error_bound)
+        }
+        Some(worst) => format!("at the worst step {worst:.2e}, and the budget weighs it"),
+        None => "and the budget weighs it".to_string(),
     };
     write_line(
         text,

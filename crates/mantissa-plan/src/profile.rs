@@ -433,6 +433,20 @@ impl PassSample {
         }
     }
 
+    /// Multiplies the left and the right operand.
+    pub(crate) fn multiply(&mut self, factors: [f32; 2]) {
+        let sides = [
+            (&mut self.left, &mut self.left_amax),
+            (&mut self.right, &mut self.right_amax),
+        ];
+        for ((rows, amax), factor) in sides.into_iter().zip(factors) {
+            if factor != 1.0 {
+                *amax *= factor;
+                rows.iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.step > LAST_STEP {
             return Err(format!(

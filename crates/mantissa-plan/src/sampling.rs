@@ -40,16 +40,18 @@ pub struct SampledPass {
 }
 
 impl Sampling {
-    /// Measures the left and the right operand of one pass, whose largest finite magnitudes are `amax`. The rows are drawn
-    /// with `random`: see [`draws`]. `None` if there is no element.
+    /// Measures the left and the right operand of one pass, whose largest finite magnitudes are `amax`, each multiplied with its
+    /// part of `factors`. The rows are drawn with `random`: see [`draws`]. `None` if there is no element.
     pub fn measure(
         &self,
         step: u64,
         operands: [&Operand<'_>; 2],
         amax: [f32; 2],
+        factors: [f32; 2],
         random: RandomBits,
     ) -> Option<SampledPass> {
-        let sample = self.rows(step, operands, amax, random)?;
+        let mut sample = self.rows(step, operands, amax, random)?;
+        sample.multiply(factors);
         let [left, right] = operands;
         let statistics =
             |of: &_, amax, rows: &[f32]| OperandStatistics::of(step, shape(of), amax, rows);

@@ -490,6 +490,14 @@ fn a_budget_weighs_what_becomes_zero() {
     let of_inputs = wide.evidence[&Pass::Forward].operands[&Role::Lhs];
     assert_eq!(wide.numerics.forward, both("int8/tensor"));
     assert!(of_inputs.underflow > bounds.underflow, "{of_inputs:?}");
+    // A step by itself may be worse than all together, and is what a guard will see.
+    let of_product = &wide.evidence[&Pass::Forward];
+    assert!(of_product.backward_error_worst_step.unwrap() >= of_product.backward_error);
+    assert!(of_inputs.underflow_worst_step.unwrap() >= of_inputs.underflow);
+    assert_eq!(
+        by_thresholds.evidence[&Pass::Forward].backward_error_worst_step,
+        None
+    );
     // It costs what its noise takes, and a budget that has not got that does without.
     let evidence = &wide.evidence[&Pass::Forward];
     let narrow = of_query(&policy(Choice::Budget(1e-6)));

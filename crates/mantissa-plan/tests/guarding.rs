@@ -151,8 +151,10 @@ fn what_a_budget_accepted_is_in_budget() {
     let (measurements, promoted) = promotes(&mut plan("int8/tensor"));
     assert!(promoted);
 
-    let of_operand = |underflow| OperandEvidence {
-        underflow,
+    // Over all sampled steps less than in the worst one.
+    let of_operand = |underflow: f64| OperandEvidence {
+        underflow: underflow / 5.0,
+        underflow_worst_step: Some(underflow),
         saturation: 0.0,
         bias: 0.0,
     };
@@ -172,8 +174,9 @@ fn what_a_budget_accepted_is_in_budget() {
             cost_share: None,
             quality_loss: None,
             quality_loss_high: None,
-            backward_error: measured.backward_error.unwrap(),
-            backward_error_high: measured.backward_error_high.unwrap(),
+            backward_error: measured.backward_error.unwrap() / 5.0,
+            backward_error_high: measured.backward_error_high.unwrap() / 5.0,
+            backward_error_worst_step: measured.backward_error_high,
             // A budget bounds no single product.
             backward_error_bound: f64::INFINITY,
             margin: 0.0,
@@ -190,15 +193,23 @@ fn what_a_budget_accepted_is_in_budget() {
         };
         site.unwrap().evidence.insert(measured.pass, evidence);
     }
-    let mut without_underflow = accepted.clone();
-    for evidence in without_underflow
-        .sites
-        .iter_mut()
-        .flat_map(|site| site.evidence.values_mut())
-    {
-        evidence.operands.clear();
-    }
-    assert!(promotes(&mut without_underflow).1);
+    let promotes_with = |change: fn(&mut Evidence)| {
+        let mut changed = accepted.clone();
+        let sites = changed.sites.iter_mut();
+        sites
+            .flat_map(|site| site.evidence.values_mut())
+            .for_each(change);
+        promotes(&mut changed).1
+    };
+    assert!(promotes_with(|evidence| evidence.operands.clear()));
+    assert!(promotes_with(|evidence| {
+        evidence.backward_error_worst_step = None;
+    }));
+    assert!(promotes_with(|evidence| {
+        for operand in evidence.operands.values_mut() {
+            operand.underflow_worst_step = None;
+        }
+    }));
     let (again, promoted) = promotes(&mut accepted);
     assert!(!promoted);
     for measured in again {

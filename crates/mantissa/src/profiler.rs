@@ -123,20 +123,26 @@ impl Profiler {
         self.spent
     }
 
+    /// Measures a site's passes. `gradient_factor` makes of its gradients those of the loss itself.
     pub(crate) fn sample(
         &mut self,
         site: usize,
         step: u64,
         passes: &[(Pass, Operands<'_>); 3],
         amax: &Amax,
+        gradient_factor: f32,
     ) {
         let started = Instant::now();
         let measure = |(pass, operands): &(Pass, Operands<'_>)| {
             let Operands { left, right } = operands;
             let amax = pass.operands().map(|role| amax.of(role));
+            let factors = pass.operands().map(|role| match role {
+                Role::Lhs | Role::Rhs => 1.0,
+                Role::Grad => gradient_factor,
+            });
             let random = sampling::draws(self.seed, step, site, *pass);
             let sampling = &self.config.sampling;
-            sampling.measure(step, [left, right], amax, random)
+            sampling.measure(step, [left, right], amax, factors, random)
         };
         let measured: Vec<_> = passes.par_iter().map(measure).collect();
         let name = &self.sites[site].name;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::Settings;
 use crate::drift;
 use crate::evaluate::{Evaluator, Excerpt, OperandError, PairError, stream};
-use crate::evidence::{Evidence, significant};
+use crate::evidence::{Evidence, OperandEvidence, significant};
 use crate::policy::{Check, Metric, backward_error_high, tightest};
 use crate::profile::PassSample;
 use crate::site::{Pass, PassNumerics, Role};
@@ -162,9 +162,9 @@ impl<'s> Trial<'s> {
             if let Some(agreed) = agreed {
                 for check in &mut checks {
                     let accepted = match check.operand {
-                        None => Some(agreed.backward_error_high),
+                        None => Some(accepted_backward_error(agreed)),
                         Some(role) if check.metric == Metric::Underflow => {
-                            agreed.operands.get(&role).map(|operand| operand.underflow)
+                            agreed.operands.get(&role).map(accepted_underflow)
                         }
                         Some(_) => None,
                     };
@@ -185,9 +185,20 @@ impl<'s> Trial<'s> {
         let Sample { site, pass, rows } = self.sample;
         let error = (!in_force.is_fp32()).then(|| self.evaluator.pair(in_force));
         let bound = self.settings.thresholds.backward_error(*pass, self.depth);
-        let bound = bound.max(agreed.map_or(0.0, |agreed| agreed.backward_error_high));
+        let bound = bound.max(agreed.map_or(0.0, accepted_backward_error));
         let measurement = Measurement::of(site, *pass, rows, in_force, error.as_ref(), Some(bound));
         let check = error.as_ref().and_then(|error| self.check(error, agreed));
         (measurement, check)
     }
+}
+
+/// What a choice within a budget accepted of a step; of all steps together, in plans that do not say.
+fn accepted_backward_error(agreed: &Evidence) -> f64 {
+    let worst = agreed.backward_error_worst_step;
+    worst.unwrap_or(agreed.backward_error_high)
+}
+
+/// Likewise of an operand.
+fn accepted_underflow(operand: &OperandEvidence) -> f64 {
+    operand.underflow_worst_step.unwrap_or(operand.underflow)
 }

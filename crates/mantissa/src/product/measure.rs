@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::tensor::Tensor;
 use mantissa_plan::sampling::finite_amax;
 use mantissa_plan::{Pass, Role};
@@ -65,10 +63,6 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
         rhs: rhs_amax,
         grad: grad_amax,
     };
-    // A profile holds the gradients of the loss itself.
-    let scale = loss_scale_in_backward();
-    let unscaled = (profiler.is_some() && scale != 1.0)
-        .then(|| Flex::float_mul_scalar(grad.clone(), scale.recip().into()));
     let spent = started.elapsed();
     match (&mut profiler, &mut sampler) {
         (Some(profiler), _) => profiler.count_time(spent),
@@ -77,13 +71,9 @@ fn sample(site: &SiteUse, [lhs, rhs, grad]: [FlexTensor; 3]) {
     }
     let (index, tensors) = (site.site_index(), [&lhs, &rhs]);
     if let Some(profiler) = &mut profiler {
-        let grad = unscaled.as_ref().unwrap_or(&grad);
-        let amax = Amax {
-            grad: amax.grad / scale,
-            ..amax
-        };
-        with_passes(tensors, grad, |passes| {
-            profiler.sample(index, step, passes, &amax);
+        let unscaling = loss_scale_in_backward().recip();
+        with_passes(tensors, &grad, |passes| {
+            profiler.sample(index, step, passes, &amax, unscaling);
         });
     }
     if let Some(sampler) = &mut sampler {
