@@ -262,9 +262,10 @@ fn within_budget(
         let decide = |((measured, pairs), kept): ((_, &Vec<Assessed>), &Assessed)| {
             neighbours(step.policy, measured, pairs, kept)
         };
-        return Ok(passes.iter().zip(&usable).zip(&kept).map(decide).collect());
+        let all = passes.par_iter().zip(&usable).zip(&kept);
+        return Ok(all.map(decide).collect());
     }
-    let chosen = passes.iter().zip(&usable).zip(selection);
+    let chosen = passes.par_iter().zip(&usable).zip(selection);
     Ok(chosen
         .map(|((measured, pairs), place)| neighbours(step.policy, measured, pairs, &pairs[place]))
         .collect())
