@@ -10,6 +10,8 @@ use crate::training::study::Study;
 
 /// The confidence with which two rows are told apart.
 const CONFIDENCE: f64 = 0.95;
+/// Predicted quality losses up to which what a row loses is about proportional to them.
+const SMALL: f64 = 0.5;
 
 /// How well the predicted order of rows agrees with the measured one.
 #[derive(Debug, PartialEq, Serialize)]
@@ -20,6 +22,9 @@ pub struct Agreement {
     pairs_apart: usize,
     /// Those of them whose quality losses are predicted to differ in the same direction.
     pairs_in_order: usize,
+    /// What a row loses against the first in nats, for all of a step's progress: least squares over the rows that are predicted
+    /// to lose something, but no more than [`SMALL`].
+    nats_per_quality_loss: Option<f64>,
 }
 
 /// Notes, of each row whose plan was chosen, which rows with numerics of their own cost no more and lose less.
@@ -62,7 +67,20 @@ pub fn agreement(rows: &[RowResult]) -> Agreement {
         rank_correlation: rank_correlation(&predicted, &measured),
         pairs_apart,
         pairs_in_order,
+        nats_per_quality_loss: nats_per_quality_loss(rows),
     }
+}
+
+fn nats_per_quality_loss(rows: &[RowResult]) -> Option<f64> {
+    let small = rows.iter().filter_map(|row| {
+        let predicted = predicted_quality_loss(row);
+        let is_small = predicted > 0.0 && predicted <= SMALL;
+        Some((predicted, row.difference?.mean)).filter(|_| is_small)
+    });
+    let (products, squares) = small.fold((0.0, 0.0), |(products, squares), (x, y)| {
+        (products + x * y, squares + x * x)
+    });
+    (squares > 0.0).then(|| products / squares)
 }
 
 fn predicted_quality_loss(row: &RowResult) -> f64 {
@@ -158,11 +176,15 @@ pub fn table(rows: &[RowResult], agreement: &Agreement) -> String {
         pairs_in_order,
         ..
     } = agreement;
+    let nats = agreement.nats_per_quality_loss.map_or(String::new(), |nats| {
+        let small = percent(Some(SMALL));
+        format!(" Up to {small} predicted, rows lose {nats:.2} nats for all of a step's progress, by least squares.")
+    });
     format!(
         "{table}\nQuality loss: a share of a step's progress. Cost: of a step's products in f32. Step time: of the fastest step, of the \
          first row's. Beaten by: rows by hand that cost no more on the plan's target and lose less, by a paired t-test at 95 %.\n\
          Rank correlation of predicted quality loss and evaluation loss: {correlation}. Of {pairs_apart} pairs of rows whose \
-         losses differ by that test, {pairs_in_order} are predicted in that order.\n"
+         losses differ by that test, {pairs_in_order} are predicted in that order.{nats}\n"
     )
 }
 
@@ -174,7 +196,7 @@ mod tests {
 
     use super::*;
     use crate::commands::compare::prediction::RowPrediction;
-    use crate::commands::compare::{RunResult, summarize};
+    use crate::commands::compare::{RunResult, Spread, summarize};
 
     fn row(name: &str, losses: [f64; 3], predicted: f64, cost: f64) -> RowResult {
         let run = |(seed, loss): (usize, &f64)| RunResult {
@@ -228,6 +250,8 @@ mod tests {
         assert_eq!(is_worse(&base, &worse), Some(false));
         assert_eq!(is_worse(&noisy, &base), None);
         assert_eq!(is_worse(&base, &base), None);
+        let same = row("row", [1.5, 2.5, 3.5], 0.0, 1.0);
+        assert_eq!(is_worse(&same, &base), Some(true));
         assert_eq!(is_worse(&lost, &base), Some(true));
         assert_eq!(is_worse(&lost, &lost), None);
     }
@@ -242,5 +266,16 @@ mod tests {
         let found = agreement(&rows);
         assert_eq!((found.pairs_apart, found.pairs_in_order), (3, 2));
         assert_eq!(found.rank_correlation, Some(0.5));
+        // Each row is its own first one in this table.
+        assert_eq!(found.nats_per_quality_loss, Some(0.0));
+        let lost = |predicted, lost| RowResult {
+            difference: Some(Spread {
+                mean: lost,
+                deviation: None,
+            }),
+            ..row("row", [1.0; 3], predicted, 1.0)
+        };
+        let rows = [lost(0.1, 0.03), lost(0.2, 0.04), lost(0.9, 5.0)];
+        assert!((agreement(&rows).nats_per_quality_loss.unwrap() - 0.22).abs() < 1e-12);
     }
 }
